@@ -1,0 +1,1 @@
+"""One module per family of kinds, holding the specs only: what a user may write."""

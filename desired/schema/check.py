@@ -1,0 +1,115 @@
+"""From a declared entry, still nodes of YAML, to its checked spec; every complaint gets its exact place.
+
+`Entry` is what a section (`desired.schema.section`) makes of a document, `check` is what `desired.schema.tree` calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from desired.resource import Spec
+from desired.schema.problem import did_you_mean
+from desired.schema.text import ListNode, MapNode, Node, Scalar
+from desired.schema.walk import Entries, Walker
+from desired.schema.words import Complaint, Loc, complaints
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A declared thing. `given` are fields that its place in the document says (the bridge a flow is under)."""
+
+    spec: type[Spec]
+    at: Node
+    path: str
+    name: str = ""
+    given: Mapping[str, Scalar] = field(default_factory=dict)
+    body: Node | None = None
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check(walker: Walker, model: type[Model], entry: Entry, defaults: Mapping[str, str]) -> Model | None:
+    """Return the checked spec, or None after adding what is wrong to the walker's problems."""
+    nodes: dict[str, Node] = dict(entry.given)
+    data: dict[str, Any] = {name: node.text for name, node in entry.given.items()}
+    complete = True
+    if entry.body is not None:
+        body = walker.mapping(entry.body, entry.path)
+        complete = isinstance(entry.body, MapNode) or (isinstance(entry.body, Scalar) and entry.body.null)
+        for name, (key, node) in body.items():
+            if name in model.model_fields and name not in entry.given:
+                nodes[name] = node
+                data[name] = _value(walker, model, name, node, entry.path)
+            else:
+                _unknown(walker, model, entry, key)
+                complete = False
+    for name, text in defaults.items():
+        data.setdefault(name, text)
+    try:
+        checked = model.model_validate(data)
+    except ValidationError as error:
+        if complete or entry.body is None or isinstance(entry.body, MapNode):
+            for complaint in complaints(model, data, error):
+                _report(walker, entry, nodes, complaint)
+        return None
+    return checked if complete else None
+
+
+def _unknown(walker: Walker, model: type[BaseModel], entry: Entry, key: Scalar) -> None:
+    known = sorted(set(model.model_fields) - set(entry.given))
+    message, hint = f"unknown key {key.text!r}", did_you_mean(key.text, known) or f"known here: {', '.join(known)}"
+    if key.text in entry.given:
+        message = f"{key.text!r} is already given: {entry.given[key.text].text!r}"
+        hint = f"remove it; its place in the document says its {key.text}"
+    walker.problems.add(message, key, path=f"{entry.path}.{key.text}", hint=hint)
+
+
+def _value(walker: Walker, model: type[BaseModel], name: str, node: Node, path: str) -> Any:
+    if isinstance(node, Scalar) and node.plain and node.text[:2] in {"0x", "0o"} and _is_number(model, name):
+        try:
+            return int(node.text, 0)
+        except ValueError:
+            return node.text
+    return walker.value(node, f"{path}.{name}")
+
+
+@lru_cache(maxsize=1024)
+def _is_number(model: type[BaseModel], name: str) -> bool:
+    return _mentions_int(model.model_fields[name].annotation)
+
+
+def _mentions_int(annotation: Any) -> bool:
+    if get_origin(annotation) in {Union, UnionType}:
+        return any(_mentions_int(arg) for arg in get_args(annotation))
+    return annotation is int or (get_origin(annotation) is Annotated and _mentions_int(get_args(annotation)[0]))
+
+
+def _report(walker: Walker, entry: Entry, nodes: Mapping[str, Node], complaint: Complaint) -> None:
+    at, path = entry.at, entry.path
+    if complaint.loc:
+        name = str(complaint.loc[0])
+        at = nodes.get(name, entry.at)
+        if name not in entry.given:
+            path = f"{entry.path}.{name}"
+        at, path = _descend(walker, at, complaint.loc[1:], path, on_key=complaint.on_key)
+    walker.problems.add(complaint.message, at, path=path, hint=complaint.hint)
+
+
+def _descend(walker: Walker, node: Node, loc: Loc, path: str, *, on_key: bool) -> tuple[Node, str]:
+    key: Node = node
+    for step in loc:
+        if isinstance(node, MapNode):
+            entries: Entries = walker.mapping(node, path)
+            key, node = entries[str(step)]
+            path = f"{path}.{step}"
+        elif isinstance(node, ListNode) and isinstance(step, int):
+            node = node.items[step]
+            path = f"{path}[{step}]"
+    return (key if on_key else node), path

@@ -1,0 +1,70 @@
+"""What can be wrong with a tree of YAML: one record for each mistake, and the list they are collected in.
+
+`Problem` has the same fields as `reconciler.report.Problem`, which is what the doors print; this package sits below
+the engine and does not import it. Nothing here raises: a mistake is data, and reading goes on to find the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake. Lines and columns count from 1, 0 when it is not about a place; `hint` says what would be right."""
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    path: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: " if self.file else ""
+        where = f"{self.path}: " if self.path else ""
+        return f"{place}{where}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class Place(Protocol):
+    """Anything that knows where it is written."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
+
+
+class Problems:
+    """The problems of one file, each said once: what an alias repeats is not reported for every use of it."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self._found: dict[tuple[int, int, str], Problem] = {}
+        self._spoilt: set[tuple[int, int]] = set()
+
+    def add(self, message: str, at: Place, *, path: str = "", hint: str = "") -> None:
+        if (at.line, at.column) not in self._spoilt:
+            key = (at.line, at.column, message)
+            self._found.setdefault(key, Problem(message, self.file, at.line, at.column, path, hint))
+
+    def spoil(self, message: str, at: Place, *, hint: str = "") -> None:
+        """Report that what stands at `at` cannot be read at all; nothing more is said about that place."""
+        self.add(message, at, hint=hint)
+        self._spoilt.add((at.line, at.column))
+
+    def all(self) -> tuple[Problem, ...]:
+        """In the order of the file."""
+        return tuple(sorted(self._found.values(), key=lambda problem: (problem.line, problem.column)))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the nearest known word, or an empty text when none is near."""
+    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""

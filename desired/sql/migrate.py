@@ -1,0 +1,77 @@
+"""Creating the schema and bringing an older one up to date, once, whoever comes first.
+
+An up-to-date database is recognised with one plain query. Alembic is imported only when there is something to do: it
+costs some 12 MiB that a running daemon should not carry. The whole upgrade is one transaction on databases that have
+transactions for DDL, behind a lock that a second process waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, column, func, inspect, select, table
+
+from desired.sql.tables import HEAD, KNOWN, VERSION_TABLE
+from desired.store import StoreError
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
+
+_LOCK = 0x7265636F6E63  # "reconc": any constant will do that all our processes share
+_LOCK_SECONDS = 10
+
+
+def found_version(connection: Connection) -> str | None:
+    """The schema number the database says it has; None when there is nothing of ours in it yet."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    query = select(column("version_num")).select_from(table(VERSION_TABLE))
+    return connection.scalars(query).first()
+
+
+def ensure_schema(engine: Engine, name: str) -> None:
+    """Create or upgrade the schema when needed. `engine` begins transactions that may write; `name` is for messages.
+
+    Raises StoreError and changes nothing when the schema is one this program does not know.
+    """
+    with engine.connect() as connection:
+        if _up_to_date(connection, name):
+            return
+    upgrade = _load_alembic()  # before the lock is taken: importing takes longer than upgrading
+    with engine.begin() as connection:
+        _lock(connection)
+        if not _up_to_date(connection, name):
+            upgrade(connection)
+
+
+def _up_to_date(connection: Connection, name: str) -> bool:
+    found = found_version(connection)
+    if found is not None and found not in KNOWN:
+        raise StoreError(
+            f"store {name}: its schema is {found!r} and this program knows up to {HEAD!r}: a newer version made it, or "
+            "another program. It is left untouched; upgrade this program, or set another store"
+        )
+    return found == HEAD
+
+
+def _load_alembic() -> Callable[[Connection], None]:
+    from alembic import command  # noqa: PLC0415  see the module's docstring
+    from alembic.config import Config  # noqa: PLC0415
+
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, HEAD)
+
+    return upgrade
+
+
+def _lock(connection: Connection) -> None:
+    """Let one process upgrade at a time. On SQLite the transaction itself (BEGIN IMMEDIATE) is the lock."""
+    match connection.dialect.name:
+        case "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        case "mysql" | "mariadb":
+            # Released with the connection; DDL commits there, so a transaction's lock would not last.
+            connection.execute(select(func.get_lock(str(_LOCK), _LOCK_SECONDS)))

@@ -1,0 +1,423 @@
+"""The engine: events become work, workers run passes, what they leave decides when to look again.
+
+It owns the queue, the workers, the supervisors of the watches and the resync. What should be comes in by `desire`;
+what came of it goes out to the sinks and the status book. It knows no kind and no IO.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from desired.resource import ResourceId
+from desired.snapshot import Snapshot
+from reconciler.book import DesiredBook
+from reconciler.clock import Clock
+from reconciler.contract import ActionRecord, Change, Controller, Finding, Focus, Outcome, PassRecord, Scope, Sink
+from reconciler.errors import DriverError, NotReady
+from reconciler.gates.admission import Gates
+from reconciler.gates.base import ChangeGate
+from reconciler.gates.pauses import DryRun, Only, selects
+from reconciler.judge import Judgement, journal_entry, judge, planned, scope_id
+from reconciler.logs import get_logger
+from reconciler.metrics import Metrics
+from reconciler.pipeline import PassResult, Pipeline
+from reconciler.queue import Priority, ScopeQueue, Work
+from reconciler.settings import Settings
+from reconciler.status import StatusBook, worst
+
+WORKERS = 4
+HEARTBEAT = Scope("engine", "heartbeat")
+"""Goes through queue and workers like any work: what proves that they move."""
+HEARTBEAT_EVERY = 2.0
+LAG_EVERY = 0.05
+STUCK_AFTER = 30.0
+"""Seconds after which a pass that does not end makes the daemon unhealthy."""
+
+log = get_logger("engine")
+
+
+@dataclass(slots=True)
+class Progress:
+    """What `/healthz` and the watchdog go by. All times monotonic."""
+
+    heartbeat: float = 0.0
+    running: dict[str, tuple[Scope, float]] = field(default_factory=dict)
+
+
+class Engine:
+    """One per process. `run` until cancelled; everything else is called from the loop's thread."""
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        *,
+        settings: Settings,
+        clock: Clock,
+        metrics: Metrics,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        self.clock, self.metrics = clock, metrics
+        self._settings = settings
+        self._controllers = {controller.name: controller for controller in controllers}
+        self.statuses = StatusBook()
+        self.book = DesiredBook(controllers)
+        self.gates = Gates.build(settings, converged=self.statuses.converged, chance=clock.chance)
+        self.queue = ScopeQueue(clock)
+        self._pipeline = Pipeline(self._controllers, self.gates, clock)
+        self._sinks = sinks
+        self._pass_id = 0
+        self._converged_once: dict[ResourceId, int] = {}
+        self._waiting: dict[ResourceId | Scope, set[Scope]] = {}
+        self._retries: dict[Scope, asyncio.TimerHandle] = {}
+        self.progress = Progress()
+        self.last_converged: float | None = None
+        self.last_news = 0.0
+        self.on_converged: Callable[[str], None] = lambda _revision: None
+        self._mounted: Sequence[ChangeGate] = ()
+
+    # -- what should be ---------------------------------------------------------------------------------------------
+
+    def first_pass_id(self, number: int) -> None:
+        """Go on counting passes where the journal stands."""
+        self._pass_id = max(self._pass_id, number)
+
+    def desire(self, snapshot: Snapshot, removed: Mapping[str, int] | None = None) -> None:
+        """Make `snapshot` what should be. `removed` counts what it takes away, by kind (for the budget)."""
+        changed = self.book.take(snapshot)
+        self.gates.budget.announce(removed or {})
+        self.gates.paused.observing = self.book.observing()
+        self.metrics.set_revision(snapshot.revision)
+        for scope, resources in changed.items():
+            self.statuses.unsettle(scope)
+            self.gates.backoff.clear([*resources, scope_id(scope)])
+            self.queue.add(scope, None, "declared state changed")
+
+    def scopes(self) -> set[Scope]:
+        """All scopes: where something is declared, and where something of ours may be left."""
+        left = {scope for controller in self._controllers.values() for scope in controller.scopes()}
+        return left | set(self.book.scopes())
+
+    def look(
+        self, scopes: Iterable[Scope], reason: str, *, priority: Priority = Priority.NEWS, prove: bool = False
+    ) -> None:
+        """Ask for full passes."""
+        for scope in scopes:
+            self.queue.add(scope, None, reason, priority=priority, prove=prove)
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def mount(self, gates: Sequence[ChangeGate]) -> None:
+        """Extra gates for all passes of this process (`--once --only`)."""
+        self._mounted = gates
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self.progress.heartbeat = self.clock.now()
+        async with asyncio.TaskGroup() as group:
+            for number in range(WORKERS):
+                group.create_task(self._worker(f"worker-{number}"), name=f"worker-{number}")
+            for controller in self._controllers.values():
+                group.create_task(self._supervise(controller), name=f"watch-{controller.name}")
+            group.create_task(self._resync(), name="resync")
+            group.create_task(self._pulse(), name="pulse")
+
+    async def _worker(self, name: str) -> None:
+        while True:
+            work = await self.queue.get()
+            self.progress.running[name] = (work.scope, self.clock.now())
+            try:
+                if work.scope == HEARTBEAT:
+                    self.progress.heartbeat = self.clock.now()
+                else:
+                    await self._pass(work)
+            except Exception as error:  # one pass must never end the daemon; the journal of it is this line
+                log.exception("pass_crashed", scope=str(work.scope), reason=work.reason)
+                self._retry(work.scope, self._failed_scope(work.scope, error))
+            finally:
+                del self.progress.running[name]
+                self.queue.done(work.scope)
+
+    async def _supervise(self, controller: Controller) -> None:
+        """Keep a controller's watch running; a watch that ends has lost something, so everything is looked at."""
+        delay = 0.1
+        while True:
+            started = self.clock.now()
+            try:
+                async for event in controller.watch():
+                    self.queue.add(event.scope, event.focus, event.reason)
+                log.warning("watch_ended", controller=controller.name, retry_in=delay)
+            except Exception:  # the supervisor's one catch: a watch that crashed is started again, loudly
+                log.exception("watch_crashed", controller=controller.name, retry_in=delay)
+            self.metrics.lost(controller.name)
+            delay = 0.1 if self.clock.now() - started > 60.0 else min(30.0, delay * 2)
+            await asyncio.sleep(delay)
+            self.look((s for s in self.scopes() if s.controller == controller.name), "watch started again")
+
+    async def _resync(self) -> None:
+        while True:
+            interval = self._settings.resync_interval * (0.8 + 0.4 * self.clock.chance())
+            await asyncio.sleep(interval)
+            self.look(self.scopes(), "resync", priority=Priority.RESYNC, prove=True)
+
+    async def _pulse(self) -> None:
+        """Measure the loop's lag, send the heartbeat through the queue, keep the gauges of waiting things true."""
+        next_beat = self.clock.now()
+        while True:
+            before = self.clock.now()
+            await asyncio.sleep(LAG_EVERY)
+            now = self.clock.now()
+            self.metrics.observe_lag(max(0.0, now - before - LAG_EVERY))
+            self.metrics.set_queue(self.queue.depth(), self.queue.oldest(now))
+            if now >= next_beat:
+                next_beat = now + HEARTBEAT_EVERY
+                self.queue.add(HEARTBEAT)
+                self._expire_pauses()
+
+    def _expire_pauses(self) -> None:
+        for pause in self.gates.paused.expire(self.clock.wall()):
+            log.info("pause_ended", what=pause.what, reason=pause.reason)
+            self.look(self.scopes(), f"the pause of {pause.what} ended")
+
+    # -- one pass ---------------------------------------------------------------------------------------------------
+
+    async def _pass(self, work: Work) -> None:
+        scope = work.scope
+        retry = self._retries.pop(scope, None)
+        if retry is not None:
+            retry.cancel()
+        focus: Focus = work.focus if self.statuses.seen(scope) else None
+        if work.prove:
+            await self._prove(scope)
+            focus = None
+        view = self.book.view(scope, self.statuses.settled)
+        result = await self._pipeline.run(view, focus, self._mounted)
+        self._conclude(work, result, view.revision)
+
+    async def _prove(self, scope: Scope) -> None:
+        try:
+            await self._controllers[scope.controller].prove(scope)
+        except NotReady:
+            return  # observe says the same, and says it as a status
+        except DriverError as error:
+            log.warning("replica_not_proven", scope=str(scope), error=str(error))
+
+    def _conclude(self, work: Work, result: PassResult, revision: str) -> None:
+        """Statuses, backoff, journal, metrics, retries: everything that follows from a pass."""
+        scope, now, wall = work.scope, result.ended, self.clock.wall()
+        resources = self.book.resources(scope)
+        if revision != self.book.snapshot.revision:
+            # The desired state changed under this pass: its queue entry waits already, its findings are history.
+            resources = {**resources}
+        failed_until = self._charge(result, now)
+        verdict = judge(
+            result,
+            declared=resources,
+            failed_until=failed_until,
+            fights=self._fights(result, now),
+            wall=wall,
+        )
+        known = self.statuses.of(scope)
+        outcome = worst(status.outcome for status in verdict.found.values())
+        self._pass_id += 1
+        frame = PassRecord(
+            self._pass_id, wall, scope, work.reason, revision, outcome, result.ended - result.started, now - work.since
+        )
+        entry = journal_entry(result, verdict, known=known, is_drift=self._is_drift, entry=frame)
+        before = self.statuses.settled
+        if result.blind is not None:
+            changed = self.statuses.update(scope, frozenset([scope_id(scope)]), verdict.found)
+            self.statuses.unsettle(scope)
+        else:
+            looked_at = None if result.looked_at is None else result.looked_at | {scope_id(scope)}
+            changed = self.statuses.update(scope, looked_at, verdict.found)
+        self._remember(result, verdict)
+        self.metrics.pass_finished(scope.controller, outcome, frame.seconds)
+        if entry is not None:
+            self._emit(entry)
+        if changed or entry is not None:
+            self.last_news = now
+            self._count()
+        self._wake_waiting(scope, verdict, before)
+        self._retry(scope, verdict.retry_at)
+        self._note_converged(wall)
+
+    def _charge(self, result: PassResult, now: float) -> dict[ResourceId, float]:
+        """Backoff and contention of what was tried. Returns when each failed resource is tried again."""
+        until: dict[ResourceId, float] = {}
+        for change in result.done:
+            self.gates.backoff.succeeded(change.resource)
+            if self._is_drift(change):
+                self.gates.contention.repaired(change, now)
+        for failure in result.failed:
+            rid = failure.change.resource
+            until[rid] = self.gates.backoff.failed(
+                rid, generation=self._generation(rid), error=str(failure.error), now=now
+            )
+        sid = scope_id(result.scope)
+        if isinstance(result.blind, NotReady):
+            self.gates.backoff.clear()  # what they failed on has gone away with the stream
+        elif result.blind is not None:
+            until[sid] = self._failed_scope(result.scope, result.blind)
+        else:
+            self.gates.backoff.succeeded(sid)
+        return until
+
+    def _failed_scope(self, scope: Scope, error: Exception) -> float:
+        return self.gates.backoff.failed(scope_id(scope), generation=0, error=str(error), now=self.clock.now())
+
+    def _fights(self, result: PassResult, now: float) -> Mapping[ResourceId, str]:
+        fights = self.gates.contention.fights(now) if self.gates.contention.any() else {}
+        if result.looked_at is None:
+            return fights
+        return {rid: why for rid, why in fights.items() if rid in result.looked_at}
+
+    def _generation(self, rid: ResourceId) -> int:
+        resource = self.book.snapshot.resources.get(rid)
+        return resource.generation if resource is not None else 0
+
+    def _is_drift(self, change: Change) -> bool:
+        """The world changed, and not what was declared: this generation was right once."""
+        known = self._converged_once.get(change.resource)
+        return known is not None and known == self._generation(change.resource)
+
+    def _remember(self, result: PassResult, verdict: Judgement) -> None:
+        if result.blind is not None:
+            return
+        declared = self.book.resources(result.scope)
+        for rid in declared if result.looked_at is None else result.looked_at:
+            resource = declared.get(rid)
+            if resource is None:
+                self._converged_once.pop(rid, None)
+            elif rid not in verdict.found:
+                self._converged_once[rid] = resource.generation
+        for change in result.done:
+            if change.resource not in declared:
+                self._converged_once.pop(change.resource, None)
+
+    def _emit(self, entry: PassRecord) -> None:
+        for action in entry.actions:
+            if action.drift and action.result != "failed":
+                self.metrics.drift(action.resource.kind)
+        for sink in self._sinks:
+            sink.record(entry)
+
+    def _count(self) -> None:
+        self.metrics.set_resources(self.statuses.counts(self.book.snapshot.resources))
+        self.metrics.set_withheld(status.gate for status in self.statuses.not_right() if status.gate)
+
+    def _wake_waiting(self, scope: Scope, verdict: Judgement, before: frozenset[Scope]) -> None:
+        """Scopes that wait for something here are looked at when it may have come."""
+        for waits in self._waiting.values():
+            waits.discard(scope)
+        for ref in verdict.waits_for:
+            self._waiting.setdefault(ref, set()).add(scope)
+        if not self._waiting:
+            return
+        for ref in list(self._waiting):
+            met = (ref in self.statuses.settled and ref not in before) if isinstance(ref, Scope) else (
+                self.statuses.converged(ref) and ref in self.book.snapshot.resources
+                and self.statuses.seen(self._scope_of(ref))
+            )  # fmt: skip
+            if met:
+                for waiting in self._waiting.pop(ref):
+                    self.queue.add(waiting, None, f"{ref} is there")
+            elif not self._waiting[ref]:
+                del self._waiting[ref]
+
+    def _scope_of(self, rid: ResourceId) -> Scope:
+        return self.book.controller(rid.kind).scope(self.book.snapshot.resources[rid])
+
+    def _retry(self, scope: Scope, at: float | None) -> None:
+        old = self._retries.pop(scope, None)
+        if old is not None:
+            old.cancel()
+        if at is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._retries[scope] = loop.call_at(at, self.queue.add, scope, None, "looked at again after a wait")
+
+    def retry_due(self) -> float | None:
+        """When the earliest retry is due (monotonic seconds); None when nothing is to be retried."""
+        return min((handle.when() for handle in self._retries.values() if not handle.cancelled()), default=None)
+
+    def _note_converged(self, wall: float) -> None:
+        converged = self.converged()
+        self.metrics.set_converged(wall if converged else None)
+        if converged:
+            self.last_converged = wall
+            self.on_converged(self.book.snapshot.revision)
+
+    def converged(self) -> bool:
+        """Every scope was looked at wholly and nothing is left to do anywhere."""
+        return bool(self.book.snapshot.revision) and all(s in self.statuses.settled for s in self.book.scopes())
+
+    def unseen(self) -> Sequence[Scope]:
+        """Scopes that had no full look yet."""
+        return tuple(sorted(scope for scope in self.book.scopes() if not self.statuses.seen(scope)))
+
+    # -- on demand --------------------------------------------------------------------------------------------------
+
+    async def plan(self, only: str | None) -> Sequence[PassRecord]:
+        """What a pass over everything would do now. Writes nothing, changes no status."""
+        mounted: list[ChangeGate] = [*([Only(only)] if only else []), DryRun()]
+        records = []
+        for scope in sorted(self.scopes()):
+            view = self.book.view(scope, self.statuses.settled)
+            result = await self._pipeline.run(view, None, mounted)
+            actions = tuple(a for a in planned(result) if a.gate != "only")
+            verdict = judge(result, declared=view.resources, failed_until={}, fights={}, wall=self.clock.wall())
+            found = (*result.findings, *_blind(result))
+            findings = tuple(f for f in found if only is None or selects(only, f.resource))
+            if actions or findings:
+                records.append(_planned_record(result, verdict, view.revision, actions, findings, self.clock.wall()))
+        return records
+
+    async def settle(self, timeout: float, quiet: float = 1.0) -> bool:
+        """Wait until all is converged, or nothing has moved for `quiet` seconds. False when `timeout` came first."""
+        deadline = self.clock.now() + timeout
+        idle_since = self.clock.now()
+        while self.clock.now() < deadline:
+            now = self.clock.now()
+            due = self.retry_due()
+            busy = not self.queue.idle() or (due is not None and due < now + quiet / 2)
+            if busy:
+                idle_since = now
+            elif self.converged() and not self.unseen():
+                return True
+            elif now - max(idle_since, self.last_news) > quiet:
+                return True
+            await asyncio.sleep(0.002)
+        return False
+
+    def healthy(self) -> tuple[bool, str]:
+        """By worker progress: a pass that does not end, or a heartbeat that no worker takes, is unhealthy."""
+        now = self.clock.now()
+        for name, (scope, since) in self.progress.running.items():
+            if now - since > STUCK_AFTER:
+                return False, f"{name} is in a pass over {scope} for {now - since:.0f} s"
+        silent = now - self.progress.heartbeat
+        if silent > STUCK_AFTER:
+            return False, f"no worker took up work for {silent:.0f} s"
+        return True, ""
+
+
+def _blind(result: PassResult) -> Sequence[Finding]:
+    if result.blind is None:
+        return ()
+    outcome = Outcome.PENDING if isinstance(result.blind, NotReady) else Outcome.FAILED
+    return (Finding(scope_id(result.scope), outcome, str(result.blind)),)
+
+
+def _planned_record(
+    result: PassResult,
+    verdict: Judgement,
+    revision: str,
+    actions: tuple[ActionRecord, ...],
+    findings: tuple[Finding, ...],
+    wall: float,
+) -> PassRecord:
+    outcome = worst(status.outcome for status in verdict.found.values())
+    seconds = result.ended - result.started
+    return PassRecord(0, wall, result.scope, "plan", revision, outcome, seconds, seconds, actions, findings)

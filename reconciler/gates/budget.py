@@ -1,0 +1,122 @@
+"""`budget`: how much may be deleted because it is no longer declared.
+
+The deletes of one revision, and of the last ten minutes, may not exceed max(minimum, share of what we own) of a
+kind. Over it *all* deletes of that revision wait for `reconcile approve`. What is contained in something that is
+deleted counts with its container; a delete that is a replacement inside its group is none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from desired.resource import ResourceId, Resources
+from reconciler.contract import Change, Plan, Scope, Verb
+from reconciler.gates.base import Context, Withheld
+from reconciler.report import Budget as BudgetReport
+
+
+def counted(changes: Iterable[Change]) -> dict[str, list[ResourceId]]:
+    """The deletes of one group that count, by kind: prunes, without contained things and replacements."""
+    deletes: dict[str, list[ResourceId]] = {}
+    creates: Counter[str] = Counter()
+    for change in changes:
+        if change.prune and change.inside is None:
+            deletes.setdefault(change.resource.kind, []).append(change.resource)
+        elif change.verb is Verb.CREATE:
+            creates[change.resource.kind] += 1
+    return {kind: rids[creates[kind] :] for kind, rids in deletes.items() if len(rids) > creates[kind]}
+
+
+def removed(old: Resources, new: Resources) -> dict[str, int]:
+    """What a change of the desired state takes away, by kind: net of what it adds, contained things with theirs."""
+    gone = [old[rid] for rid in old if rid not in new]
+    gone_ids = {resource.id for resource in gone}
+    count = Counter(r.id.kind for r in gone if not any(ref in gone_ids for ref in r.spec.refs()))
+    count.subtract(rid.kind for rid in new if rid not in old)
+    return {kind: number for kind, number in count.items() if number > 0}
+
+
+@dataclass(slots=True)
+class _Scope:
+    owned: Mapping[str, int]
+    wants: dict[str, list[ResourceId]]
+
+
+class Budget:
+    """`plan` tells it what a scope wants and owns; `spent` what was really deleted."""
+
+    name = "budget"
+
+    def __init__(self, *, minimum: int, share: float, window: float) -> None:
+        self._minimum, self._share, self._window = minimum, share, window
+        self._scopes: dict[Scope, _Scope] = {}
+        self._announced: dict[str, int] = {}
+        self._spent: deque[tuple[float, str, int]] = deque()
+        self._approved: set[str] = set()
+        self._over: Sequence[BudgetReport] = ()
+
+    def announce(self, wants: Mapping[str, int]) -> None:
+        """A new desired state takes away so many of each kind (see `removed`)."""
+        self._announced = dict(wants)
+
+    def approve(self, revision: str) -> None:
+        self._approved.add(revision)
+
+    def plan(self, scope: Scope, plan: Plan) -> None:
+        """Note what this plan would delete and, when it looked at the whole scope, what is owned there."""
+        wants: dict[str, list[ResourceId]] = {}
+        for group in plan.groups:
+            for kind, rids in counted(group.changes).items():
+                wants.setdefault(kind, []).extend(rids)
+        known = self._scopes.get(scope)
+        if plan.looked_at is not None and known is not None:
+            owned = known.owned
+        else:
+            owned = plan.owned
+        if wants or owned:
+            self._scopes[scope] = _Scope(owned, wants)
+        else:
+            self._scopes.pop(scope, None)
+
+    def spent(self, changes: Sequence[Change], now: float) -> None:
+        for kind, rids in counted(changes).items():
+            self._spent.append((now, kind, len(rids)))
+
+    def _recent(self, kind: str, now: float) -> int:
+        while self._spent and self._spent[0][0] < now - self._window:
+            self._spent.popleft()
+        return sum(number for _, spent_kind, number in self._spent if spent_kind == kind)
+
+    def report(self, revision: str, now: float) -> Sequence[BudgetReport]:
+        """The kinds whose deletes are over the budget now; empty when `revision` is approved."""
+        if revision in self._approved:
+            return ()
+        kinds = {kind for scope in self._scopes.values() for kind in scope.wants}
+        over = []
+        for kind in sorted(kinds):
+            resources = [rid for scope in self._scopes.values() for rid in scope.wants.get(kind, ())]
+            recent = self._recent(kind, now)
+            wanted = max(len(resources), self._announced.get(kind, 0) - recent) + recent
+            owned = sum(scope.owned.get(kind, 0) for scope in self._scopes.values()) + recent
+            allowed = max(self._minimum, int(owned * self._share))
+            if wanted > allowed:
+                over.append(BudgetReport(revision, kind, wanted, allowed, owned, tuple(map(str, resources[:50]))))
+        return over
+
+    def active(self, ctx: Context) -> bool:
+        scope = self._scopes.get(ctx.view.scope)
+        wanted = scope is not None and bool(scope.wants)
+        self._over = self.report(ctx.view.revision, ctx.now) if wanted else ()
+        return bool(self._over)
+
+    def change(self, change: Change, ctx: Context) -> Withheld | None:
+        if not change.prune or not self._over:
+            return None
+        worst = self._over[0]
+        reason = (
+            f"{worst.wanted} deletes of kind {worst.kind}, {worst.allowed} of {worst.owned} are allowed;"
+            f" 'reconcile approve {ctx.view.revision}' lets them through"
+        )
+        return Withheld(self.name, reason)

@@ -1,0 +1,61 @@
+"""`rate`: token buckets per kind and for the node, charged per group. Generous: a repair is the purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.contract import Group
+from reconciler.gates.base import Context, Withheld
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """`rate` tokens a second up to `burst`."""
+
+    rate: float
+    burst: float
+    tokens: float
+    at: float
+
+    @classmethod
+    def full(cls, rate: float, burst: float) -> TokenBucket:
+        return cls(rate, burst, burst, float("-inf"))
+
+    def level(self, now: float) -> float:
+        if self.at == float("-inf"):
+            return self.burst
+        return min(self.burst, self.tokens + (now - self.at) * self.rate)
+
+    def take(self, now: float) -> None:
+        self.tokens, self.at = self.level(now) - 1, now
+
+    def wait(self, now: float) -> float:
+        """Seconds until one token is there."""
+        return max(0.0, (1 - self.level(now)) / self.rate)
+
+
+class Rate:
+    name = "rate"
+
+    def __init__(self, *, node: tuple[float, float], kind: tuple[float, float]) -> None:
+        """Each pair is (groups per second, burst)."""
+        self._node = TokenBucket.full(*node)
+        self._kind = kind
+        self._kinds: dict[str, TokenBucket] = {}
+
+    def _buckets(self, group: Group) -> dict[str, TokenBucket]:
+        buckets = {"node": self._node}
+        for kind in {change.resource.kind for change in group.changes}:
+            buckets[kind] = self._kinds.setdefault(kind, TokenBucket.full(*self._kind))
+        return buckets
+
+    def group(self, group: Group, ctx: Context) -> Withheld | None:
+        waits = {name: bucket.wait(ctx.now) for name, bucket in self._buckets(group).items()}
+        name = max(waits, key=lambda n: waits[n])
+        if waits[name] == 0.0:
+            return None
+        return Withheld(self.name, f"rate limit of {name}: {waits[name]:.3g} s", ctx.now + waits[name])
+
+    def charge(self, group: Group, now: float) -> None:
+        for bucket in self._buckets(group).values():
+            bucket.take(now)

@@ -1,0 +1,137 @@
+"""What one setting may be: durations, words, addresses, URLs, as annotated types for `reconciler.settings`.
+
+Every check says what would be right, since its text is what the user reads. The doors use `parse_duration` for their
+own options, and `without_password` before anything about a store is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[smhdw]?)")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,14}")
+_OVSDB = re.compile(r"unix:/\S+|(tcp|ssl):\S+:[0-9]+")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``300``, ``1.5s``, ``250ms``, ``30m``, ``1h``, ``7d`` or ``1h30m``. Raises ValueError."""
+    stripped = text.strip()
+    parts = list(_DURATION.finditer(stripped))
+    if not parts or "".join(part.group(0) for part in parts) != stripped:
+        raise ValueError(f"{text!r} is no duration; right would be like 30s, 5m, 1h30m or 7d")
+    if len(parts) > 1 and not all(part.group(2) for part in parts):
+        raise ValueError(f"{text!r} needs a unit after each number, as in 1h30m")
+    return sum(float(part.group(1)) * _UNITS[part.group(2)] for part in parts)
+
+
+def without_password(url: str) -> str:
+    """`url` with its password (also one in the query) shown as ``***``, fit for a log or a terminal."""
+    hidden = re.sub(r"(?i)([?&;](?:password|passwd|secret|token|sslpassword)=)[^&;#]*", r"\1***", url)
+    try:
+        split = urlsplit(hidden)
+    except ValueError:
+        return re.sub(r"//[^@/]*@", "//***@", hidden)
+    userinfo, at, host = split.netloc.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    if not colon:
+        return hidden
+    return urlunsplit(split._replace(netloc=f"{user}:***{at}{host}"))
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a duration is a number of seconds or text like 30s, 5m, 1h")  # noqa: TRY004 (pydantic's way)
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed here")  # noqa: TRY004 (pydantic turns only ValueError into a problem)
+    return value
+
+
+def _word(text: str) -> str:
+    if not _WORD.fullmatch(text):
+        raise ValueError(f"{text!r} must be one word: letters, digits and _ . @ -, at most 63, not starting with '-'")
+    return text
+
+
+def _interface(name: str) -> str:
+    if not _INTERFACE.fullmatch(name):
+        raise ValueError(f"{name!r} is no interface name: at most 15 letters, digits and _ . - @ +")
+    return name
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f"'{path}' must be an absolute path, as in {'/' / path}")
+    return path
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _nothing(value: object) -> object:
+    return None if value in ("", "none") else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _ovsdb(text: str) -> str:
+    if not _OVSDB.fullmatch(text):
+        raise ValueError(f"{text!r} is no OVSDB remote; right would be unix:/run/openvswitch/db.sock or tcp:HOST:6640")
+    return text
+
+
+def _url(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+]*://", text):
+        raise ValueError("a store is a URL like sqlite:////var/lib/reconciler/state.db or postgresql+psycopg://…")
+    return text
+
+
+def _listen(text: str) -> str:
+    listen_address(text)
+    return text
+
+
+def listen_address(text: str) -> tuple[str, int] | None:
+    """(host, port) of ``127.0.0.1:9464``, ``[::1]:9464`` or ``:9464`` (host "" = every address); None for ""."""
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no listen address; right would be 127.0.0.1:9464, [::1]:9464 or '' for off")
+    if host.startswith("[") and host.endswith("]"):
+        return str(ip_address(host[1:-1])), int(port)
+    if ":" in host:
+        raise ValueError(f"{text!r}: an IPv6 address is written in brackets, as in [::1]:9464")
+    return host, int(port)
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1, allow_inf_nan=False)]
+Word = Annotated[str, AfterValidator(_word)]
+Words = Annotated[tuple[Word, ...], BeforeValidator(_split)]
+Interfaces = Annotated[tuple[Annotated[str, AfterValidator(_interface)], ...], BeforeValidator(_split)]
+Absolute = Annotated[Path, AfterValidator(_absolute)]
+Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+StoreUrl = Annotated[str, AfterValidator(_url)]
+Ovsdb = Annotated[str, AfterValidator(_ovsdb)]
+Listen = Annotated[str, AfterValidator(_listen)]
+DatapathType = Annotated[Literal["system", "netdev"] | None, BeforeValidator(_nothing)]
+OptionalPath = Annotated[Absolute | None, BeforeValidator(_nothing)]
+Amount = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]

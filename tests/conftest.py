@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests: a private Open vSwitch, for a test or for a module.
+
+They need root and Open vSwitch's binaries and fail, saying so, without: a suite that tests nothing must not pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ovs import PrivateOvs
+
+
+def pytest_configure() -> None:
+    """Say that no event loop is current: pytest-asyncio would have Python 3.11 make one, and never close it."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+def ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateOvs]:
+    """A fresh Open vSwitch with no bridge, for this test alone."""
+    with PrivateOvs(tmp_path_factory.mktemp("ovs")) as switch:
+        yield switch
+
+
+@pytest.fixture(scope="module")
+def ovs_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateOvs]:
+    """One Open vSwitch for all tests of a module; they use bridges of different names."""
+    with PrivateOvs(tmp_path_factory.mktemp("ovs")) as switch:
+        yield switch

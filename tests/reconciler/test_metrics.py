@@ -1,0 +1,108 @@
+"""The metrics: there from the start at zero, never labelled by a resource, counting what a pass found."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from desired.resource import ResourceId
+from reconciler.contract import ActionRecord, Outcome, PassRecord, Scope, Verb
+from reconciler.metrics import GATES, Metrics
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"reconciler_{name}", labels)
+
+
+def action(result: str, gate: str = "") -> ActionRecord:
+    return ActionRecord(ResourceId("port", "patch-tun"), Verb.CREATE, "was deleted", "", "patch", result, gate=gate)
+
+
+def entry(outcome: Outcome, *actions: ActionRecord) -> PassRecord:
+    return PassRecord(1, 1.0, Scope("ovsdb"), "event", "abc", outcome, 0.001, 0.003, actions)
+
+
+def build() -> Metrics:
+    return Metrics(controllers=("ovsdb",), kinds=("port",), streams=("ovsdb",))
+
+
+def test_known_series_start_at_zero():
+    metrics = build()
+    assert sample(metrics, "passes_total", controller="ovsdb", outcome="failed") == 0
+    assert sample(metrics, "actions_total", kind="port", verb="delete", result="done") == 0
+    assert sample(metrics, "event_to_repair_seconds_count", controller="ovsdb") == 0
+    assert sample(metrics, "stream_lost_total", stream="ovsdb") == 0
+    assert all(sample(metrics, "withheld_total", gate=gate) == 0 for gate in GATES)
+    assert sample(metrics, "store_dropped_total") == 0
+
+
+def test_every_family_is_ours_or_the_process_s_and_carries_help():
+    families = list(text_string_to_metric_families(build().render().decode()))
+    assert families
+    for family in families:
+        assert family.name.startswith(("reconciler_", "process_"))
+        assert family.documentation
+
+
+def test_no_series_is_labelled_by_a_resource():
+    metrics = build()
+    metrics.record(entry(Outcome.CONVERGED, action("done")))
+    assert b"patch-tun" not in metrics.render()
+
+
+def test_a_verified_repair_is_counted_with_its_latency():
+    metrics = build()
+    metrics.record(entry(Outcome.CONVERGED, action("done")))
+    assert sample(metrics, "actions_total", kind="port", verb="create", result="done") == 1
+    assert sample(metrics, "event_to_repair_seconds_sum", controller="ovsdb") == 0.003
+
+
+def test_a_failed_or_withheld_pass_is_no_repair():
+    metrics = build()
+    metrics.record(entry(Outcome.FAILED, action("done"), action("failed")))
+    metrics.record(entry(Outcome.PENDING, action("withheld", "budget")))
+    assert sample(metrics, "event_to_repair_seconds_count", controller="ovsdb") == 0
+    assert sample(metrics, "withheld_total", gate="budget") == 1
+
+
+def test_gauges_by_label_forget_what_is_over():
+    metrics = build()
+    metrics.set_resources({("port", Outcome.CONVERGED): 2, ("port", Outcome.FAILED): 1})
+    metrics.set_resources({("port", Outcome.CONVERGED): 3})
+    assert sample(metrics, "resources", kind="port", outcome="failed") == 0
+    assert sample(metrics, "resources", kind="port", outcome="converged") == 3
+    metrics.set_withheld(["budget", "budget", "paused"])
+    metrics.set_withheld(["paused"])
+    assert sample(metrics, "withheld_actions", gate="budget") == 0
+    assert sample(metrics, "withheld_actions", gate="paused") == 1
+
+
+def test_only_the_held_revision_is_shown():
+    metrics = build()
+    metrics.set_revision("aaa")
+    metrics.set_revision("bbb")
+    assert sample(metrics, "revision_info", revision="aaa") is None
+    assert sample(metrics, "revision_info", revision="bbb") == 1
+
+
+def test_a_lost_stream_is_not_ready_until_it_says_so():
+    metrics = build()
+    metrics.stream("ovsdb", ready=True)
+    metrics.stream_event("ovsdb", 5.0)
+    metrics.lost("ovsdb")
+    assert sample(metrics, "stream_ready", stream="ovsdb") == 0
+    assert sample(metrics, "stream_lost_total", stream="ovsdb") == 1
+    metrics.stream("ovsdb", ready=True)
+    assert sample(metrics, "stream_ready", stream="ovsdb") == 1
+    assert sample(metrics, "stream_last_event_timestamp_seconds", stream="ovsdb") == 5.0
+
+
+def test_last_converged_outlives_the_convergence():
+    metrics = build()
+    metrics.set_converged(7.0)
+    metrics.set_converged(None)
+    assert sample(metrics, "converged") == 0
+    assert sample(metrics, "last_converged_timestamp_seconds") == 7.0
+
+
+def test_a_node_s_metrics_are_its_own():
+    one, other = build(), build()
+    one.pass_finished("ovsdb", Outcome.CONVERGED, 0.1)
+    assert sample(other, "passes_total", controller="ovsdb", outcome="converged") == 0
