@@ -2,4 +2,5 @@
 
 Read in this order: `contract` (the words), `pipeline` (the one path), `queue`, `gates`, `engine`, `daemon`.
 """
+
 __version__ = "0.1.0"

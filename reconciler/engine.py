@@ -66,7 +66,8 @@ class Engine:
         self.gates = Gates.build(settings, converged=self.statuses.converged, chance=clock.chance)
         self.queue = ScopeQueue(clock)
         self._pipeline = Pipeline(self._controllers, self.gates, clock)
-        self._sinks = sinks
+        self._sinks = list(sinks)
+        self.config_valid = True
         self._pass_id = 0
         self._converged_once: dict[ResourceId, int] = {}
         self._waiting: dict[ResourceId | Scope, set[Scope]] = {}
@@ -76,6 +77,7 @@ class Engine:
         self.last_news = 0.0
         self.on_converged: Callable[[str], None] = lambda _revision: None
         self._mounted: Sequence[ChangeGate] = ()
+        self._draining = False
 
     # -- what should be ---------------------------------------------------------------------------------------------
 
@@ -106,6 +108,17 @@ class Engine:
         for scope in scopes:
             self.queue.add(scope, None, reason, priority=priority, prove=prove)
 
+    def scopes_of(self, kind: str) -> set[Scope]:
+        """The scopes that the controller of `kind` covers. Raises ConfigError for a kind that does not exist."""
+        name = self.book.controller(kind).name
+        return {scope for scope in self.scopes() if scope.controller == name}
+
+    def add_sink(self, sink: Sink) -> None:
+        self._sinks.append(sink)
+
+    def remove_sink(self, sink: Sink) -> None:
+        self._sinks.remove(sink)
+
     # -- running ----------------------------------------------------------------------------------------------------
 
     def mount(self, gates: Sequence[ChangeGate]) -> None:
@@ -128,6 +141,8 @@ class Engine:
             work = await self.queue.get()
             self.progress.running[name] = (work.scope, self.clock.now())
             try:
+                if self._draining:
+                    continue
                 if work.scope == HEARTBEAT:
                     self.progress.heartbeat = self.clock.now()
                 else:
@@ -179,6 +194,13 @@ class Engine:
         for pause in self.gates.paused.expire(self.clock.wall()):
             log.info("pause_ended", what=pause.what, reason=pause.reason)
             self.look(self.scopes(), f"the pause of {pause.what} ended")
+
+    async def drain(self, patience: float) -> None:
+        """Take up no more work and wait until the passes under way have ended, `patience` seconds at most."""
+        self._draining = True
+        deadline = self.clock.now() + patience
+        while self.progress.running and self.clock.now() < deadline:
+            await asyncio.sleep(0.005)
 
     # -- one pass ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ import re
 from ipaddress import ip_address
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from desired.schema.words import Must
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]*")
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -30,7 +32,10 @@ def _mac(text: str) -> str:
 
 
 def _ip(text: str) -> str:
-    return str(ip_address(text))
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no IPv4 or IPv6 address") from None
 
 
 def _one_line(text: str) -> str:
@@ -39,9 +44,21 @@ def _one_line(text: str) -> str:
     return text
 
 
-InterfaceName = Annotated[str, AfterValidator(_interface)]
-MacAddress = Annotated[str, AfterValidator(_mac)]
-IpAddress = Annotated[str, AfterValidator(_ip)]
+def _iface_id(text: str) -> str:
+    if not text:
+        raise ValueError("an iface-id cannot be empty; it is the external_ids:iface-id of the port's interface")
+    return _one_line(text)
+
+
+InterfaceName = Annotated[
+    str,
+    AfterValidator(_interface),
+    Must("the name of an interface, at most 15 bytes"),
+    WithJsonSchema({"type": "string", "maxLength": 15, "pattern": f"^{_INTERFACE.pattern}$"}),
+]
+IfaceId = Annotated[str, AfterValidator(_iface_id)]
+MacAddress = Annotated[str, AfterValidator(_mac), Must("a MAC address like fa:16:3e:00:00:01")]
+IpAddress = Annotated[str, AfterValidator(_ip), Must("an IPv4 or IPv6 address")]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 VlanId = Annotated[int, Field(ge=0, le=4095)]
 Mtu = Annotated[int, Field(ge=68, le=65535)]

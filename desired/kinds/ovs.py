@@ -92,8 +92,10 @@ class PortSpec(VlanAttributes):
 
     @model_validator(mode="after")
     def _fits_type(self) -> Self:
-        if (self.type == "patch") != (self.peer is not None):
-            raise ValueError("a patch port needs 'peer', and only a patch port has one")
+        if self.type == "patch" and self.peer is None:
+            raise ValueError("a patch port needs 'peer', the name of the port it is joined to")
+        if self.type != "patch" and self.peer is not None:
+            raise ValueError(f"peer is for patch ports; this port is {self.type}")
         tunnel_only = [n for n in ("local_ip", "remote_ip", "key") if getattr(self, n) is not None]
         if tunnel_only and self.type not in TUNNELS:
             raise ValueError(f"{', '.join(tunnel_only)} is for {', '.join(sorted(TUNNELS))}; this port is {self.type}")

@@ -22,7 +22,9 @@ from desired.schema.words import Complaint, Loc, complaints
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A declared thing. `given` are fields that its place in the document says (the bridge a flow is under)."""
+    """A declared thing. `given` are fields that its place in the document says (the bridge a flow is under);
+    `hint` says how one is written.
+    """
 
     spec: type[Spec]
     at: Node
@@ -30,6 +32,7 @@ class Entry:
     name: str = ""
     given: Mapping[str, Scalar] = field(default_factory=dict)
     body: Node | None = None
+    hint: str = ""
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -38,15 +41,19 @@ Model = TypeVar("Model", bound=BaseModel)
 def check(walker: Walker, model: type[Model], entry: Entry, defaults: Mapping[str, str]) -> Model | None:
     """Return the checked spec, or None after adding what is wrong to the walker's problems."""
     nodes: dict[str, Node] = dict(entry.given)
-    data: dict[str, Any] = {name: node.text for name, node in entry.given.items()}
+    data: dict[str, Any] = {}
+    for name, scalar in entry.given.items():
+        number = _number(model, name, scalar)
+        data[name] = scalar.text if number is None else number
     complete = True
     if entry.body is not None:
-        body = walker.mapping(entry.body, entry.path)
+        body = walker.mapping(entry.body, entry.path, hint=entry.hint)
         complete = isinstance(entry.body, MapNode) or (isinstance(entry.body, Scalar) and entry.body.null)
         for name, (key, node) in body.items():
             if name in model.model_fields and name not in entry.given:
                 nodes[name] = node
-                data[name] = _value(walker, model, name, node, entry.path)
+                number = _number(model, name, node)
+                data[name] = walker.value(node, f"{entry.path}.{name}") if number is None else number
             else:
                 _unknown(walker, model, entry, key)
                 complete = False
@@ -71,13 +78,14 @@ def _unknown(walker: Walker, model: type[BaseModel], entry: Entry, key: Scalar) 
     walker.problems.add(message, key, path=f"{entry.path}.{key.text}", hint=hint)
 
 
-def _value(walker: Walker, model: type[BaseModel], name: str, node: Node, path: str) -> Any:
-    if isinstance(node, Scalar) and node.plain and node.text[:2] in {"0x", "0o"} and _is_number(model, name):
+def _number(model: type[BaseModel], name: str, node: Node) -> int | None:
+    """Read what pydantic does not: a hexadecimal or octal number where a number is wanted."""
+    if isinstance(node, Scalar) and node.text[:2] in {"0x", "0o"} and node.plain and _is_number(model, name):
         try:
             return int(node.text, 0)
         except ValueError:
-            return node.text
-    return walker.value(node, f"{path}.{name}")
+            return None
+    return None
 
 
 @lru_cache(maxsize=1024)

@@ -46,13 +46,16 @@ class Problems:
 
     def __init__(self, file: str) -> None:
         self.file = file
+        self.complete = True
+        """False when a document, or for whom one is, could not be read: what it declares is then unknown."""
         self._found: dict[tuple[int, int, str], Problem] = {}
         self._spoilt: set[tuple[int, int]] = set()
 
     def add(self, message: str, at: Place, *, path: str = "", hint: str = "") -> None:
         if (at.line, at.column) not in self._spoilt:
             key = (at.line, at.column, message)
-            self._found.setdefault(key, Problem(message, self.file, at.line, at.column, path, hint))
+            problem = Problem(_visible(message), self.file, at.line, at.column, _visible(path), _visible(hint))
+            self._found.setdefault(key, problem)
 
     def spoil(self, message: str, at: Place, *, hint: str = "") -> None:
         """Report that what stands at `at` cannot be read at all; nothing more is said about that place."""
@@ -62,6 +65,13 @@ class Problems:
     def all(self) -> tuple[Problem, ...]:
         """In the order of the file."""
         return tuple(sorted(self._found.values(), key=lambda problem: (problem.line, problem.column)))
+
+
+def _visible(text: str) -> str:
+    """Escape what a terminal or a log would obey: a key may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

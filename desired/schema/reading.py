@@ -5,15 +5,14 @@ Independent of the node, so that the result can be kept by the file's content (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from desired.resource import Mode, Origin, Resource, ResourceId
-from desired.schema.check import check
-from desired.schema.entry import Entry
+from desired.resource import Mode, Origin, Resource, ResourceId, Spec
+from desired.schema.check import Entry, check
 from desired.schema.problem import Problem, Problems, did_you_mean
 from desired.schema.section import Claim, Section
 from desired.schema.text import MapNode, Node, Scalar, documents
@@ -21,6 +20,8 @@ from desired.schema.walk import TooMuchError, Walker, shown
 
 ANCHORS = "x-"
 """Top-level keys beginning with this are free: a place for anchors."""
+
+_FOR_WHOM = 'like apply_to: {roles: [network], nodes: ["node-*"]}'
 
 
 class ApplyTo(BaseModel):
@@ -72,20 +73,73 @@ class FileContent:
 def read_file(raw: bytes, file: str, sections: Sequence[Section]) -> FileContent:
     """Read one file's bytes. Never raises for what is in them."""
     problems = Problems(file)
-    reader = _Reader(Walker(problems, len(raw)), file, sections)
+    reader = _Reader(Walker(problems, len(raw)), sections)
     found: list[Document] = []
-    complete = True
-    roots = documents(raw, problems)
-    for root in roots:
-        if isinstance(root, Scalar) and root.null:
-            continue
+    for root in documents(raw, problems):
         try:
             document = reader.document(root)
         except TooMuchError:
             problems.add("aliases in this document expand to more than a million entries", root)
             document = None
-        if document is None:
-            complete = False
-        else:
+        if document is not None:
             found.append(document)
-    return FileContent(tuple(found), problems.all(), complete and roots_ended(problems))
+        elif not (isinstance(root, Scalar) and root.null):
+            problems.complete = False
+    return FileContent(tuple(found), problems.all(), problems.complete)
+
+
+class _Reader:
+    """Reads the documents of one file."""
+
+    def __init__(self, walker: Walker, sections: Sequence[Section]) -> None:
+        self._walker = walker
+        self._problems = walker.problems
+        self._sections = {section.name: section for section in sections}
+
+    def document(self, root: Node) -> Document | None:
+        """Return what a document declares; None when it is empty, or when it is unclear for whom it is."""
+        if not isinstance(root, MapNode):
+            if not (isinstance(root, Scalar) and root.null):
+                known = ", ".join(self._sections)
+                message = f"a document must be a mapping of sections, not {shown(root)}"
+                self._problems.add(message, root, hint=f"sections are {known}")
+            return None
+        top = self._walker.mapping(root, "")
+        self._unknown(tuple(key for key, _ in top.values()))
+        apply_to, clear = None, True
+        if "apply_to" in top:
+            key, node = top["apply_to"]
+            apply_to = check(self._walker, ApplyTo, Entry(Spec, key, "apply_to", body=node, hint=_FOR_WHOM), {})
+            clear = apply_to is not None
+        defaults = {}
+        if "mode" in top:
+            key, node = top["mode"]
+            given = {"mode": node} if isinstance(node, Scalar) else {}
+            if not given:
+                self._problems.add(f"mode must be enforce or observe, not {shown(node)}", node, path="mode")
+            mode = check(self._walker, DocumentMode, Entry(Spec, key, "mode", given=given), {})
+            defaults = {"mode": mode.mode.value} if mode is not None and given else {}
+        declared = tuple(
+            one
+            for name, section in self._sections.items()
+            if name in top
+            for one in self._declared(section, top[name][1], defaults)
+        )
+        return Document(apply_to, declared) if clear else None
+
+    def _unknown(self, keys: tuple[Scalar, ...]) -> None:
+        known = [*self._sections, "apply_to", "mode"]
+        for key in keys:
+            if key.text not in known and not key.text.startswith(ANCHORS):
+                hint = did_you_mean(key.text, known) or f"known here: {', '.join(known)}, and x-… for anchors"
+                self._problems.add(f"unknown section {key.text!r}", key, path=key.text, hint=hint)
+
+    def _declared(self, section: Section, node: Node, defaults: dict[str, str]) -> Iterator[Declared]:
+        file = self._problems.file
+        for entry in section.entries(self._walker, node):
+            spec = check(self._walker, entry.spec, entry, defaults)
+            if spec is not None:
+                name = section.resource_name(entry, spec)
+                origin = Origin("files", file, entry.at.line, entry.at.column, entry.path)
+                resource = Resource(ResourceId(spec.kind, name), spec, origin, spec.generation())
+                yield Declared(resource, tuple(section.claims(name, spec)))

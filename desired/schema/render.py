@@ -48,9 +48,10 @@ def _commented(line: str, origin: Origin | None) -> str:
 
 
 def body_of(spec: Spec, given: frozenset[str]) -> list[str]:
-    """Return the settings of a spec that are not its defaults, one line each."""
+    """Return the settings of a spec that are not its defaults, one line each; those it cannot do without first."""
     settings = spec.model_dump(mode="json", exclude_defaults=True, exclude=set(given))
-    return [f"{name}: {_written(value)}" for name, value in settings.items()]
+    names = sorted(settings, key=lambda name: not type(spec).model_fields[name].is_required())
+    return [f"{name}: {_written(settings[name])}" for name in names]
 
 
 def _written(value: Any) -> str:

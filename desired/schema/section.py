@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -75,7 +75,7 @@ class Named(Section):
         for name, (key, body) in walker.mapping(node, self.name, hint=self.hint).items():
             path = f"{self.name}.{name}"
             if name_ok(walker, self.name_type, key, path):
-                yield Entry(self.spec, key, path, name, body=body)
+                yield Entry(self.spec, key, path, name, body=body, hint=self.hint)
 
     def resource_name(self, entry: Entry, spec: Spec) -> str:  # noqa: ARG002 - other shapes name by the spec
         return entry.name
@@ -110,7 +110,7 @@ class Grouped(Section):
         """Return the entry of a bare text or of a body."""
         if isinstance(node, Scalar) and not node.null:
             return Entry(self.spec, node, path, given={**given, self.text: node})
-        return Entry(self.spec, node, path, given=given, body=node)
+        return Entry(self.spec, node, path, given=given, body=node, hint=self.hint)
 
     def schema(self, body: Mapping[str, Any]) -> dict[str, Any]:
         one = {"anyOf": [{"type": "string"}, dict(body)]}
@@ -167,7 +167,7 @@ class Numbered(Grouped):
             path = f"{self.name}.{name}"
             for number, (number_key, item) in walker.mapping(members, path, hint=self.hint).items():
                 entry = self.one(item, f"{path}.{number}", {self.within: key, self.number: number_key})
-                yield Entry(entry.spec, number_key, entry.path, given=entry.given, body=entry.body)
+                yield replace(entry, at=number_key)
 
     @property
     def given(self) -> frozenset[str]:
@@ -202,17 +202,22 @@ class Pairs(Section):
                     message = f"a pair needs two bridges, each with its port; here {_are(len(pair))}"
                     walker.problems.add(message, item, path=path, hint=self.hint)
                 continue
-            for (bridge, port), (_, peer) in (tuple(pair.values()), tuple(reversed(pair.values()))):
-                yield from self._end(walker, path, bridge, (port, peer))
+            (one, _), (two, _) = pair.values()
+            ports = [self._port(walker, f"{path}.{bridge.text}", port) for bridge, port in pair.values()]
+            if ports[0] is not None and ports[1] is not None:
+                yield self._end(f"{path}.{one.text}", one, ports[0], ports[1])
+                yield self._end(f"{path}.{two.text}", two, ports[1], ports[0])
 
-    def _end(self, walker: Walker, path: str, bridge: Scalar, ports: tuple[Node, Node]) -> Iterator[Entry]:
-        port, peer = ports
-        path = f"{path}.{bridge.text}"
+    def _port(self, walker: Walker, path: str, port: Node) -> Scalar | None:
         if not isinstance(port, Scalar) or port.null:
-            walker.problems.add(f"{bridge.text} needs the name of a port, not {shown(port)}", port, path=path)
-        elif name_ok(walker, self.name_type, port, path) and isinstance(peer, Scalar) and not peer.null:
-            same = {name: Scalar(text, plain=False, line=port.line, column=port.column) for name, text in self.ends.items()}
-            yield Entry(self.spec, port, path, port.text, given={**same, self.within: bridge, self.other: peer})
+            walker.problems.add(f"must be the name of a port, not {shown(port)}", port, path=path, hint=self.hint)
+            return None
+        return port if name_ok(walker, self.name_type, port, path) else None
+
+    def _end(self, path: str, bridge: Scalar, port: Scalar, peer: Scalar) -> Entry:
+        given = {name: replace(port, text=text) for name, text in self.ends.items()}
+        given |= {self.within: bridge, self.other: peer}
+        return Entry(self.spec, port, path, port.text, given=given)
 
     def resource_name(self, entry: Entry, spec: Spec) -> str:  # noqa: ARG002 - other shapes name by the spec
         return entry.name

@@ -33,6 +33,7 @@ _ADVICE = {
     "could not find expected ':'": "a key needs ': ' after it",
     "block sequence entries are not allowed": "put the list on lines of its own below the key",
     "found unknown escape character": "in double quotes write \\\\ for a backslash, or use single quotes",
+    "found unexpected ':'": "a ':' between brackets or braces needs a space after it, or quotes around the text",
     "control characters": "remove this character",
 }
 
@@ -84,6 +85,7 @@ def documents(raw: bytes, problems: Problems) -> Iterator[Node]:
         before = raw[: error.start]
         at = At(before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1)
         problems.add(f"byte 0x{raw[error.start]:02x} is not UTF-8", at, hint="save the file as UTF-8")
+        problems.complete = False
         return
     try:
         yield from _Builder(problems).documents(yaml.parse(text, Loader=_LOADER))
@@ -95,6 +97,9 @@ def documents(raw: bytes, problems: Problems) -> Iterator[Node]:
         problems.add(f"not valid YAML: {error.reason}", at, hint=_advice(str(error.reason)))
     except _TooDeepError as error:
         problems.add(f"nested more than {MAX_DEPTH} levels deep", error.at, hint="no resource needs so many")
+    else:
+        return
+    problems.complete = False
 
 
 def _add_marked(error: yaml.MarkedYAMLError, problems: Problems) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 from desired.schema.problem import Problems
 from desired.schema.text import ListNode, MapNode, Node, Scalar
+from desired.schema.words import text_shown
 
 Entries = dict[str, tuple[Scalar, Node]]
 """Key text to key node and value node, in the order of the file."""
 
 _VISITS = 1_000_000
-_SHOWN = 60
 
 
 class TooMuchError(Exception):
@@ -30,7 +30,7 @@ class Walker:
         self._left = _VISITS + size
         self._mappings: dict[int, Entries] = {}
 
-    def mapping(self, node: Node, path: str, *, what: str = "", hint: str = "") -> Entries:
+    def mapping(self, node: Node, path: str, *, hint: str = "") -> Entries:
         """Return the entries of a mapping; of anything else a problem and nothing. Null is an empty mapping."""
         if isinstance(node, MapNode):
             known = self._mappings.get(id(node))
@@ -39,16 +39,16 @@ class Walker:
             self._spend(len(known))
             return known
         if not (isinstance(node, Scalar) and node.null):
-            self.problems.add(f"{what or path} must be a mapping, not {shown(node)}", node, path=path, hint=hint)
+            self.problems.add(f"must be a mapping, not {shown(node)}", node, path=path, hint=hint)
         return {}
 
-    def items(self, node: Node, path: str, *, what: str = "", hint: str = "") -> list[Node]:
+    def items(self, node: Node, path: str, *, hint: str = "") -> list[Node]:
         """Return the items of a list; of anything else a problem and nothing. Null is an empty list."""
         if isinstance(node, ListNode):
             self._spend(len(node.items))
             return node.items
         if not (isinstance(node, Scalar) and node.null):
-            self.problems.add(f"{what or path} must be a list, not {shown(node)}", node, path=path, hint=hint)
+            self.problems.add(f"must be a list, not {shown(node)}", node, path=path, hint=hint)
         return []
 
     def value(self, node: Node, path: str) -> Any:
@@ -76,7 +76,7 @@ class Walker:
             elif key.text in own:
                 first = own[key.text][0]
                 message = f"{key.text!r} is written twice in one mapping, first at line {first.line}"
-                hint = f"keep one of line {first.line} and line {key.line}"
+                hint = "keep one of them" if first.line == key.line else f"keep line {first.line} or line {key.line}"
                 self.problems.add(message, key, path=f"{path}.{key.text}" if path else key.text, hint=hint)
             else:
                 own[key.text] = (key, value)
@@ -97,5 +97,5 @@ def shown(node: Node) -> str:
     if isinstance(node, Scalar):
         if node.null:
             return "nothing"
-        return repr(node.text if len(node.text) <= _SHOWN else node.text[: _SHOWN - 1] + "…")
+        return text_shown(node.text)
     return "a list" if isinstance(node, ListNode) else "a mapping"

@@ -6,6 +6,7 @@ text here; a validator of a spec that raises ValueError speaks for itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +19,16 @@ from pydantic.fields import FieldInfo
 from desired.schema.problem import did_you_mean
 
 Loc = tuple[str | int, ...]
+
+_LONGEST = 60
+_NUMBER = re.compile(r"-?[0-9.]{1,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class Must:
+    """Metadata of an annotated type: what its values are, in words, as in ``an IPv4 or IPv6 address``."""
+
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +56,8 @@ def _real(loc: Loc, data: Any, *, missing: bool) -> tuple[Loc, bool]:
         return loc, False
     real: list[str | int] = []
     for step in loc:
-        if (isinstance(data, Mapping) and step in data) or (isinstance(data, Sequence) and isinstance(step, int)):
-            data = data[step]
+        if (isinstance(data, Mapping) and step in data) or (isinstance(data, list) and isinstance(step, int)):
+            data = data[step]  # type: ignore[index]  # mypy joins the two branches
             real.append(step)
     return tuple(real), loc[-1:] == ("[key]",)
 
@@ -60,9 +71,9 @@ def _complaint(spec: type[BaseModel], data: Any, loc: Loc, details: list[Any], *
     label = _label(loc)
     kind = details[0]["type"]
     if kind == "missing":
-        return Complaint((), f"{label} is missing", f"add '{label}: …', {must}")
+        return Complaint((), f"{label} is missing", f"add {label}: {must}")
     if said:
-        named = said if said.startswith(label) else f"{label}: {said}"
+        named = said if label in said else f"{label}: {said}"
         return Complaint(loc, named, f"{field} must be {must}" if len(details) > 1 else "", on_key)
     value = data
     for step in loc:
@@ -70,7 +81,8 @@ def _complaint(spec: type[BaseModel], data: Any, loc: Loc, details: list[Any], *
     if kind in {"too_short", "too_long"}:
         bound = details[0]["ctx"].get("min_length", details[0]["ctx"].get("max_length"))
         least = "at least" if kind == "too_short" else "at most"
-        return Complaint(loc, f"{label} must have {least} {bound} entries, not {len(value)}")
+        entries = "entry" if bound == 1 else "entries"
+        return Complaint(loc, f"{label} must have {least} {bound} {entries}, not {len(value)}")
     return Complaint(loc, f"{label} must be {must}, not {_shown(value)}", _hint(value, spec, loc), on_key)
 
 
@@ -80,6 +92,8 @@ def _hint(value: Any, spec: type[BaseModel], loc: Loc) -> str:
     if not isinstance(value, str):
         return ""
     annotation, _ = _annotation(spec, loc)
+    if get_origin(annotation) in {tuple, list}:
+        return f"like [{value}]"
     return did_you_mean(value, _choices(annotation))
 
 
@@ -87,10 +101,17 @@ def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:59] + "…")
+        return text_shown(value)
     if isinstance(value, Mapping):
         return "a mapping"
     return "a list" if isinstance(value, Sequence) else str(value)
+
+
+def text_shown(text: str) -> str:
+    """Quote a text for a message, shortened; a number stands as it is."""
+    if _NUMBER.fullmatch(text):
+        return text
+    return repr(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
 
 
 def _label(loc: Loc) -> str:
@@ -121,11 +142,12 @@ def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return expected(args[0], args[1:])
+    said = [item.words for item in metadata if isinstance(item, Must)]
     if origin in {Union, UnionType}:
         return " or ".join(dict.fromkeys(expected(arg) for arg in args if arg is not NoneType))
-    choices = _choices(annotation)
+    choices = said or _choices(annotation)
     if choices:
-        return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+        return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
     if origin in {tuple, list, frozenset}:
         return f"a list, each entry {expected(args[0])}"
     if origin is dict:

@@ -21,8 +21,11 @@ from desired.store import StoreError
 BUSY_SECONDS = 0.5
 """How long a write waits for another process's write (SQLite); the caller tries again later anyway."""
 
-OPEN_BUSY_SECONDS = 10
-"""The same while opening: another process may be creating the schema."""
+CREATION_SECONDS = 10
+"""The same while the schema is created or upgraded: another process may be doing so."""
+
+ERRORS = (SQLAlchemyError, sqlite3.Error, OSError)
+"""What the calls here and in `sqlstore` raise; SQLAlchemy does not wrap what its listeners raise."""
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql",
             "mariadb": "mariadb+pymysql"}  # fmt: skip
@@ -88,6 +91,11 @@ def reading(engine: Engine) -> Engine:
     return engine.execution_options(reading=True)
 
 
+def patient(engine: Engine) -> Engine:
+    """The same engine for a transaction that waits longer for the lock (SQLite). Dispose of it afterwards."""
+    return engine.execution_options(patient=True)
+
+
 def to_json(value: object) -> str:
     """Compact JSON. PostgreSQL can store no NUL, not even an escaped one once it is looked into."""
     return json.dumps(value, separators=(",", ":")).replace("\\u0000", "\\ufffd")
@@ -138,8 +146,10 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         # IMMEDIATE: wait for the write lock at once; a read that becomes a write is refused without waiting.
-        reads = connection.get_execution_options().get("reading", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        options = connection.get_execution_options()
+        if options.get("patient", False):
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={CREATION_SECONDS * 1000}")
+        connection.exec_driver_sql("BEGIN" if options.get("reading", False) else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -176,8 +186,8 @@ _MARIADB = {
     1049: "the database does not exist on the server",
     1114: "the server's disk is full",
     1205: "it is locked by another process",
-    2002: "the server cannot be reached",
-    2003: "the server cannot be reached",
+    2002: "there is no connection to the server",
+    2003: "there is no connection to the server",
     2006: "the connection broke",
     2013: "the connection broke",
 }
@@ -202,7 +212,7 @@ def _reason(said: BaseException) -> str:
     if hasattr(said, "sqlstate"):
         state = said.sqlstate
         if state is None:
-            return "the server cannot be reached"
+            return "there is no connection to the server"
         return next((text for prefix, text in _SQLSTATE.items() if state.startswith(prefix)), "")
     code = said.args[0] if said.args else None
     return _MARIADB.get(code, "") if isinstance(code, int) else ""

@@ -10,38 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, column, func, inspect, select, table
+from sqlalchemy import Connection, Engine, String, column, func, inspect, select, table
 
+from desired.sql.engine import CREATION_SECONDS, patient, reading
 from desired.sql.tables import HEAD, KNOWN, VERSION_TABLE
 from desired.store import StoreError
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 
 _LOCK = 0x7265636F6E63  # "reconc": any constant will do that all our processes share
-_LOCK_SECONDS = 10
 
 
 def found_version(connection: Connection) -> str | None:
     """The schema number the database says it has; None when there is nothing of ours in it yet."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    query = select(column("version_num")).select_from(table(VERSION_TABLE))
-    return connection.scalars(query).first()
+    versions = table(VERSION_TABLE, column("version_num", String))
+    return connection.scalar(select(versions.c.version_num))
 
 
 def ensure_schema(engine: Engine, name: str) -> None:
-    """Create or upgrade the schema when needed. `engine` begins transactions that may write; `name` is for messages.
+    """Create or upgrade the schema when needed. `name` is the store's, for messages.
 
     Raises StoreError and changes nothing when the schema is one this program does not know.
     """
-    with engine.connect() as connection:
+    with reading(engine).begin() as connection:
         if _up_to_date(connection, name):
             return
     upgrade = _load_alembic()  # before the lock is taken: importing takes longer than upgrading
-    with engine.begin() as connection:
-        _lock(connection)
+    with patient(engine).begin() as connection:
+        _lock(connection, name)
         if not _up_to_date(connection, name):
             upgrade(connection)
+    engine.dispose()
 
 
 def _up_to_date(connection: Connection, name: str) -> bool:
@@ -67,11 +68,12 @@ def _load_alembic() -> Callable[[Connection], None]:
     return upgrade
 
 
-def _lock(connection: Connection) -> None:
+def _lock(connection: Connection, name: str) -> None:
     """Let one process upgrade at a time. On SQLite the transaction itself (BEGIN IMMEDIATE) is the lock."""
     match connection.dialect.name:
         case "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         case "mysql" | "mariadb":
             # Released with the connection; DDL commits there, so a transaction's lock would not last.
-            connection.execute(select(func.get_lock(str(_LOCK), _LOCK_SECONDS)))
+            if connection.scalar(select(func.get_lock(str(_LOCK), CREATION_SECONDS))) != 1:
+                raise StoreError(f"store {name}: another process has been upgrading it for {CREATION_SECONDS} s")

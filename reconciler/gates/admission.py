@@ -18,7 +18,6 @@ from reconciler.gates.sync import InSync
 from reconciler.settings import Settings
 
 
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A group, or the part of a divisible group, with the reason why it is withheld; None: it may act."""
@@ -40,7 +39,9 @@ class Gates:
     budget: Budget
 
     @classmethod
-    def build(cls, settings: Settings, *, converged: Callable[[ResourceId], bool], chance: Callable[[], float]) -> Gates:
+    def build(
+        cls, settings: Settings, *, converged: Callable[[ResourceId], bool], chance: Callable[[], float]
+    ) -> Gates:
         return cls(
             in_sync=InSync(),
             paused=Paused(),
@@ -51,9 +52,7 @@ class Gates:
                 kind=(settings.rates.kind.per_second, settings.rates.kind.burst),
             ),
             contention=Contention(settings.contention.max_delay),
-            budget=Budget(
-                minimum=settings.budget.minimum, share=settings.budget.share, window=settings.budget.window
-            ),
+            budget=Budget(minimum=settings.budget.minimum, share=settings.budget.share, window=settings.budget.window),
         )
 
     def admit(self, plan: Plan, ctx: Context, mounted: Sequence[ChangeGate] = ()) -> Sequence[Decision]:

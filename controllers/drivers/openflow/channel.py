@@ -28,7 +28,7 @@ class RefusedError(DriverError):
 
 
 class Answer:
-    """A request under way. Await `done`; each part of a multipart answer goes to `take` as it comes."""
+    """A request under way. Await `done`; the answer, or each part of a multipart one, goes to `take` as it comes."""
 
     __slots__ = ("done", "take", "what")
 
@@ -145,6 +145,8 @@ class Channel(asyncio.Protocol):
         elif kind in _ANSWERS:
             answer = self._answers.pop(xid, None)
             if answer is not None and not answer.done.done():
+                if answer.take is not None:
+                    answer.take(frame)
                 answer.done.set_result(None)
         elif kind == Type.ERROR:
             self._error(xid, codec.refusal(frame))
@@ -181,5 +183,3 @@ class Channel(asyncio.Protocol):
         if codec.VERSION not in offered:
             names = ", ".join(f"OpenFlow1{version - 1}" for version in sorted(offered)) or "none that is known"
             self.drop(f"{self.peer}: the bridge's protocols lack OpenFlow14 (it offers {names}); add it to them")
-
-

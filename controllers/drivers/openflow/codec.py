@@ -33,7 +33,7 @@ HEADER = 8
 ANY = 0xFFFFFFFF
 ALL_TABLES = 0xFF
 KEPT_FLAGS = 0x19
-"""SEND_FLOW_REM, NO_PKT_COUNTS, NO_BYT_COUNTS: what a switch keeps of a flow mod's flags."""
+"""SEND_FLOW_REM, NO_PKT_COUNTS, NO_BYT_COUNTS: the flags that mean something once a flow is installed."""
 
 
 class Malformed(ValueError):  # noqa: N818  (it is what the bytes are)
@@ -164,6 +164,11 @@ def multipart_request(kind: Part, xid: int, body: bytes = b"") -> bytes:
     return _multipart.pack(VERSION, Type.MULTIPART_REQUEST, 16 + len(body), xid, kind, 0) + body
 
 
+def multipart_reply(kind: int, xid: int, body: bytes, *, more: bool) -> bytes:
+    """ofp_multipart_reply, with the flag that says whether it is the last."""
+    return _multipart.pack(VERSION, Type.MULTIPART_REPLY, 16 + len(body), xid, kind, more) + body
+
+
 def flow_request(xid: int, key: FlowKey | None = None, cookie: int | None = None) -> bytes:
     """Ask for all flows; or for those that `key`'s match covers in its table, if given with exactly `cookie`."""
     table, match = (ALL_TABLES, b"") if key is None else (key.table, key.match)
@@ -263,7 +268,7 @@ def flow_entries(frame: bytes) -> dict[FlowKey, Flow]:
         if kind != 1 or size < 4 or body > after or after > end:
             raise Malformed(f"a flow entry of {length} bytes with a match of {size}")
         key = new_key(table, priority, frame[start:stop])
-        flows[key] = new_flow(frame[body:after], cookie, idle, hard, flags, importance)
+        flows[key] = new_flow(frame[body:after], cookie, idle, hard, flags & KEPT_FLAGS, importance)
         at = after
     return flows
 

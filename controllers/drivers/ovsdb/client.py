@@ -48,16 +48,6 @@ class Transacted:
     touched: frozenset[str]
 
 
-class _Own:
-    """What is touched while a transaction of ours is under way."""
-
-    __slots__ = ("answered", "names")
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.answered = False
-
-
 class Ovsdb:
     """A node's OVSDB. `ready` says that `replica` is whole and followed; otherwise `problem` says what is wrong."""
 
@@ -76,7 +66,8 @@ class Ovsdb:
         self._silence = silence
         self._link: Link | None = None
         self._heard = 0.0
-        self._own: _Own | None = None
+        self._own: set[str] | None = None
+        """Names touched since the transaction under way was sent; None when there is none."""
         self._writing = asyncio.Lock()
         self._poked = asyncio.Event()
 
@@ -130,7 +121,7 @@ class Ovsdb:
             ) from error
 
     async def _exchange(self, link: Link, operations: Sequence[Mapping[str, Any]], what: str) -> Transacted:
-        own = _Own()
+        own: set[str] = set()
         returned = False
 
         def answered(results: Any) -> Any:
@@ -142,15 +133,15 @@ class Ovsdb:
             reply = link.request("transact", [DATABASE, *operations], answered)
             self._own = own
             results = await reply
-            done = Transacted(_checked(results, operations, what), frozenset(own.names))
+            done = Transacted(_checked(results, operations, what), frozenset(own))
             returned = True
         except RefusedError as error:
             raise TransactionError(f"{what}: {error}; nothing was written", None) from error
         finally:
             if self._own is own:
                 self._own = None
-            if not returned and own.names and self.ready:
-                self._on_change(frozenset(own.names), "OVSDB update")
+            if not returned and own and self.ready:
+                self._on_change(frozenset(own), "OVSDB update")
         return done
 
     async def _session(self) -> None:
@@ -187,12 +178,13 @@ class Ovsdb:
             if quiet < self._silence:
                 await asyncio.wait({link.ended}, timeout=self._silence - quiet)
                 continue
-            probe = link.request("echo", [], _as_is)
-            await asyncio.wait({probe, link.ended}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not probe.done():
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await link.request("echo", [], _as_is)
+            except TimeoutError:
                 link.drop(f"silent, and no answer to a probe within {self._timeout:g} s")
-            if not probe.cancel() and not probe.cancelled():
-                probe.exception()
+            except LinkLostError:
+                return  # told by `lost`
 
     def _load(self, initial: TableUpdates) -> None:
         self.replica.load(initial)
@@ -210,7 +202,7 @@ class Ovsdb:
         if touched.root:
             self._on_change(None, "Open_vSwitch row changed")
         if self._own is not None:
-            self._own.names |= touched.names
+            self._own |= touched.names
         elif touched.names and not touched.root:
             self._on_change(touched.names, "OVSDB update")
 

@@ -65,6 +65,7 @@ class Framer:
             try:
                 message, end = self._decode(text, at)
             except json.JSONDecodeError as error:
+                # Text that is only incomplete is wrong at its end, or in the string that has no end yet.
                 if error.pos < len(text) and not error.msg.startswith("Unterminated string"):
                     raise ProtocolError(f"OVSDB sent what is not JSON ({error})") from error
                 break
@@ -118,7 +119,7 @@ class Link(asyncio.Protocol):
     def request(self, method: str, params: list[Any], convert: Callable[[Any], Any]) -> asyncio.Future[Any]:
         """Send a request. The future gets ``convert(result)``, called at the reply's place in the stream.
 
-        The future fails with RefusedError (the server's error), with LinkLostError, or with the DriverError of `convert`.
+        The future fails with RefusedError (the server's own words), LinkLostError, or the DriverError of `convert`.
         """
         if self._transport is None or self.ended.done():
             raise LinkLostError(f"{method} was not sent: the connection has ended")

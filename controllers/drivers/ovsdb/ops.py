@@ -100,7 +100,11 @@ def delete_bridge(uuid: str) -> list[Operation]:
 
 
 def delete_ports(bridge: Row, uuids: Collection[str]) -> list[Operation]:
-    """Take ports off a bridge; the server drops them and their interfaces. Those already gone do not matter."""
+    """Take ports off a bridge; the server drops them and their interfaces. Those already gone do not matter.
+
+    vswitchd knows ports by name: when it sees the deletion and an addition of the same name and type at once (one
+    transaction, or two while it was busy), it keeps device and ofport as they were and re-creates nothing.
+    """
     return [mutate(bridge, [["ports", "delete", encode(tuple(Ref(uuid) for uuid in sorted(uuids)))]])]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from controllers.drivers.ovsdb.rows import (
@@ -117,6 +118,10 @@ class Replica:
     def copy(self) -> Replica:
         """The same contents, which nothing changes any more: for a reader in another thread."""
         return Replica(self._rows.values())
+
+    def rows(self) -> Mapping[str, Row]:
+        """All rows by uuid."""
+        return MappingProxyType(self._rows)
 
     def port_by_uuid(self, uuid: str) -> PortRow | None:
         row = self._rows.get(uuid)

@@ -197,7 +197,5 @@ def merge_row(shape: Shape, old: Row, wire: Mapping[str, Wire]) -> Row:
     columns = shape.columns
     return replace(
         old,
-        **{
-            name: columns[name].merge(getattr(old, name), columns[name].decode(value)) for name, value in wire.items()
-        },
+        **{name: columns[name].merge(getattr(old, name), columns[name].decode(value)) for name, value in wire.items()},
     )

@@ -1,0 +1,49 @@
+"""The explicit list of controllers: the only registration. A new kind is a spec, a controller and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controllers.openflow.controller import OpenFlowController
+from controllers.ovsdb.controller import OvsdbController
+from controllers.ownership import Owner
+from desired.kinds.sections import SECTIONS
+from desired.resource import Spec
+from reconciler.contract import Controller
+from reconciler.settings import Settings
+
+__all__ = ["SECTIONS", "Catalog", "spec_classes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The controllers of a node; `ovsdb` and `openflow` are named for what the doors show of their streams."""
+
+    ovsdb: OvsdbController
+    openflow: OpenFlowController
+
+    @classmethod
+    def build(cls, settings: Settings) -> Catalog:
+        ovsdb = OvsdbController(
+            settings.ovsdb,
+            owner=Owner(settings.owner),
+            datapath_type=settings.datapath_type or "system",
+            timeout=settings.timeouts.ovsdb,
+        )
+        openflow = OpenFlowController(
+            settings.ovs_rundir,
+            marked=ovsdb.owned_bridges,
+            timeout=settings.timeouts.openflow,
+            compile_timeout=settings.timeouts.ofctl,
+        )
+        ovsdb.on_bridges.append(openflow.bridges_changed)
+        return cls(ovsdb, openflow)
+
+    def all(self) -> Sequence[Controller]:
+        return (self.ovsdb, self.openflow)
+
+
+def spec_classes() -> dict[str, type[Spec]]:
+    """Every kind's spec, by kind."""
+    return {spec.kind: spec for controller in (OvsdbController, OpenFlowController) for spec in controller.specs}

@@ -1,0 +1,189 @@
+"""Running ovs-ofctl against a socket of ours, where we play the switch and keep the changes it sends.
+
+Nothing here touches a real switch: ovs-ofctl is told to speak to a socket in a private directory. It asks that switch
+for its ports (to resolve names), its tables, and then fills and commits a bundle. Texts go in by standard input, from
+an anonymous file, so that none can become an option or a command. `compiler` says what the changes mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from controllers.drivers.openflow import codec
+from controllers.drivers.openflow.codec import Bundle, Malformed, Part, Type
+from reconciler.errors import DriverError
+
+_PORTS_PER_MESSAGE: Final = 800
+_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+_NO_PROPERTIES: Final = b"".join(struct.pack("!HH4x", kind, 4) for kind in range(0, 16, 2))
+_NAMELESS_TABLE: Final = struct.pack("!HBx4x32sQQII", 64 + len(_NO_PROPERTIES), 0, b"", 0, 0, 0, 0) + _NO_PROPERTIES
+"""ovs-ofctl ends if it is told of no table at all, or of one without these eight properties."""
+_UNKNOWN_REQUEST: Final = struct.pack("!HH", 1, 1)
+
+
+class FakeSwitch:
+    """A switch with these ports that accepts everything. `changes` are the FLOW_MODs (or the like) in their order."""
+
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        self.changes: list[bytes] = []
+        entries = [
+            struct.pack("!IHxx6sxx16sII", number, 40, bytes(6), name.encode()[:15], 0, 0)
+            for name, number in ports.items()
+        ]
+        step = _PORTS_PER_MESSAGE
+        self._ports = [b"".join(entries[at : at + step]) for at in range(0, len(entries), step)] or [b""]
+
+    def answer(self, frame: bytes) -> bytes:  # noqa: PLR0911  (one for each kind of message)
+        """What to send back for one message."""
+        kind, xid = frame[1], int.from_bytes(frame[4:8], "big")
+        if kind == Type.BUNDLE_ADD:
+            self.changes.append(frame[16:])
+            return b""
+        if kind in {Type.FLOW_MOD, Type.GROUP_MOD, Type.METER_MOD}:
+            self.changes.append(frame)
+            return b""
+        match kind:
+            case Type.HELLO:
+                return codec.hello(xid)
+            case Type.ECHO_REQUEST:
+                return codec.message(Type.ECHO_REPLY, xid, frame[codec.HEADER :])
+            case Type.FEATURES_REQUEST:
+                return codec.message(Type.FEATURES_REPLY, xid, struct.pack("!QIBBxxII", 1, 0, 254, 0, 0, 0))
+            case Type.BARRIER_REQUEST:
+                return codec.message(Type.BARRIER_REPLY, xid)
+            case Type.BUNDLE_CONTROL:
+                bundle, step = struct.unpack_from("!IH", frame, codec.HEADER)
+                return codec.bundle_control(xid, bundle, Bundle(step + 1))
+            case Type.MULTIPART_REQUEST:
+                return self._multipart(frame, xid)
+            case _:
+                return codec.message(Type.ERROR, xid, _UNKNOWN_REQUEST + frame[:64])
+
+    def _multipart(self, frame: bytes, xid: int) -> bytes:
+        part, _ = codec.part_of(frame)
+        if part == Part.PORT_DESC:
+            last = len(self._ports) - 1
+            return b"".join(codec.multipart_reply(part, xid, b, more=n < last) for n, b in enumerate(self._ports))
+        if part == Part.TABLE_FEATURES:
+            return codec.multipart_reply(part, xid, _NAMELESS_TABLE, more=False)
+        return codec.message(Type.ERROR, xid, _UNKNOWN_REQUEST + frame[:64])
+
+
+class _Served(asyncio.Protocol):
+    """One of ovs-ofctl's connections."""
+
+    def __init__(self, switch: FakeSwitch) -> None:
+        self._switch = switch
+        self._rest = b""
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        answer = self._switch.answer
+        try:
+            frames, self._rest = codec.frames(self._rest + data if self._rest else data)
+            answers = b"".join([answer(frame) for frame in frames])
+        except (Malformed, struct.error, ValueError):
+            self._transport.abort()  # ovs-ofctl then fails, and what it says is reported
+            return
+        if answers:
+            self._transport.write(answers)
+
+
+class Ofctl:
+    """ovs-ofctl, told to speak to `self.switch`. Make one with `session`."""
+
+    def __init__(self, directory: Path, timeout: float) -> None:
+        self.socket = directory / "s"
+        self.switch = FakeSwitch({})
+        self._timeout = timeout
+        self._program = shutil.which("ovs-ofctl", path=_ENVIRONMENT["PATH"])
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def session(cls, timeout: float) -> AsyncIterator[Ofctl]:  # noqa: ASYNC109  (of each run)
+        """A private directory with the socket in it, for any number of runs one after the other."""
+        with tempfile.TemporaryDirectory(prefix="reconciler-of-") as directory:  # made with mode 0700
+            ofctl = cls(Path(directory), timeout)
+            loop = asyncio.get_running_loop()
+            try:
+                server = await loop.create_unix_server(lambda: _Served(ofctl.switch), str(ofctl.socket))
+            except OSError as error:
+                raise DriverError(f"cannot listen on {ofctl.socket} for ovs-ofctl: {error}; trying again") from error
+            try:
+                yield ofctl
+            finally:
+                server.close()
+
+    async def run(
+        self, ports: Mapping[str, int], arguments: Sequence[str], lines: Sequence[str] = (), *, bundle: bool = True
+    ) -> tuple[int, str]:
+        """Run once with `lines` as its input. Returns the exit status and stderr; `switch.changes` has the rest.
+
+        `arguments` are everything but options: the command, then what follows the switch.
+        Raises DriverError when ovs-ofctl is missing or does not end in time; it is killed then.
+        """
+        if self._program is None:
+            raise DriverError("cannot run ovs-ofctl to compile flows: it is not installed (Debian: openvswitch-common)")
+        self.switch = FakeSwitch(ports)
+        command, *operands = arguments
+        options = ("--bundle",) if bundle else ()
+        argv = [self._program, *options, "-O", "OpenFlow14", command, f"unix:{self.socket}", *operands]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        with _anonymous("in", text) as stdin, _anonymous("err") as stderr:
+            try:
+                process = subprocess.Popen(  # noqa: ASYNC220, S603  (vfork: as short as asyncio's own; no shell)
+                    argv, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, env=_ENVIRONMENT
+                )
+            except OSError as error:
+                raise DriverError(f"cannot run {self._program} to compile flows: {error.strerror}") from error
+            await self._ended(process)
+            said = os.pread(stderr, 1 << 20, 0).decode("utf-8", "replace")
+        return process.returncode, said
+
+    async def _ended(self, process: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        watched = os.pidfd_open(process.pid)
+        loop.add_reader(watched, _resolve, ended)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await ended
+        except TimeoutError as error:
+            raise DriverError(f"ovs-ofctl did not answer in {self._timeout:g} s; it was killed") from error
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _resolve(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
+@contextlib.contextmanager
+def _anonymous(name: str, content: bytes = b"") -> Iterator[int]:
+    descriptor = os.memfd_create(f"ovs-ofctl-{name}")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)

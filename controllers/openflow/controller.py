@@ -1,0 +1,188 @@
+"""The controller of flows: joins the pure diff with one switch connection per bridge and the compiler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from controllers.drivers.openflow.compiler import FlowCompiler
+from controllers.drivers.openflow.flows import AddFlow, BundleError, DeleteFlow, FlowKey
+from controllers.drivers.openflow.switch import Switch
+from controllers.openflow.diff import diff
+from controllers.openflow.state import Observed
+from controllers.openflow.table import TableBuilder
+from desired.kinds.openflow import FlowSpec
+from desired.resource import Resource, ResourceId, Resources, Spec
+from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
+from reconciler.errors import NotReady, ReconcilerError, TerminalError
+
+NAME = "flow"
+
+
+@dataclass(slots=True)
+class _Bridge:
+    """What is kept for one bridge while the daemon lives."""
+
+    switch: Switch
+    builder: TableBuilder
+    task: asyncio.Task[None] | None = None
+    forms: dict[FlowKey, tuple[bytes, bytes]] = field(default_factory=dict)
+    names: dict[FlowKey, ResourceId] = field(default_factory=dict)
+    """Keys that were declared once and are no longer."""
+
+
+class OpenFlowController:
+    """One scope per bridge. `marked` gives the bridges that carry our mark, so that left-overs are pruned there."""
+
+    name = NAME
+    specs: tuple[type[Spec], ...] = (FlowSpec,)
+
+    def __init__(
+        self, rundir: Path, *, marked: Callable[[], Sequence[str]], timeout: float, compile_timeout: float
+    ) -> None:
+        self._rundir = rundir
+        self._marked = marked
+        self._timeout = timeout
+        self._compiler = FlowCompiler(timeout=compile_timeout)
+        self._bridges: dict[str, _Bridge] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._ports: tuple[Resources | None, dict[str, frozenset[str]]] = (None, {})
+
+    def scope(self, resource: Resource) -> Scope:
+        assert isinstance(resource.spec, FlowSpec)
+        return Scope(NAME, resource.spec.bridge)
+
+    def scopes(self) -> Sequence[Scope]:
+        return [Scope(NAME, name) for name in self._marked()]
+
+    def bridges_changed(self, names: frozenset[str] | None) -> None:
+        """OVSDB says that these may have come or gone: connections are tried at once."""
+        for name, bridge in self._bridges.items():
+            if (names is None or name in names) and not bridge.switch.ready:
+                bridge.switch.poke()
+
+    def switches(self) -> Sequence[Switch]:
+        """The connections, for the doors to show."""
+        return [bridge.switch for bridge in self._bridges.values()]
+
+    # -- the pass ---------------------------------------------------------------------------------------------------
+
+    async def observe(self, view: View, focus: Focus) -> Observed:
+        bridge = self._bridge(view.scope.name)
+        switch = bridge.switch
+        if not switch.ready:
+            raise NotReady(f"bridge {view.scope.name} does not answer OpenFlow: {switch.problem}")
+        before = bridge.builder.table
+        table = await bridge.builder.build(
+            view.resources, switch.ports, self._declared_ports(view.everything, view.scope.name)
+        )
+        if table is not before:
+            gone = before.entries.keys() - table.entries.keys()
+            bridge.names.update({key: before.entries[key].resource for key in gone})
+            for key in table.entries.keys() & bridge.names.keys():
+                del bridge.names[key]
+        if not switch.ready:
+            raise NotReady(f"bridge {view.scope.name} went away while its flows were compiled")
+        if focus is None:
+            return Observed(switch.bridge, switch.flows, table, forms=bridge.forms, names=bridge.names)
+        keys = {item for item in focus if isinstance(item, FlowKey)}
+        users = [rid for item in focus if isinstance(item, str) for rid in table.users.get(item, ())]
+        for rid in users:
+            keys.update(t.keys[rid] for t in (before, table) if rid in t.keys)
+        return Observed(
+            switch.bridge, switch.flows, table, frozenset(keys), frozenset(users), bridge.forms, bridge.names
+        )
+
+    def _declared_ports(self, everything: Resources, bridge: str) -> frozenset[str]:
+        """Names of the ports and bonds declared for `bridge`."""
+        if self._ports[0] is not everything:
+            ports: dict[str, set[str]] = {}
+            for rid, resource in everything.items():
+                if rid.kind in {"port", "bond"}:
+                    for ref in resource.spec.refs():
+                        ports.setdefault(ref.name, {ref.name}).add(rid.name)
+            self._ports = (everything, {name: frozenset(names) for name, names in ports.items()})
+        return self._ports[1].get(bridge, frozenset())
+
+    def diff(self, view: View, observed: Any) -> Plan:
+        return diff(view, observed)
+
+    def focus(self, changes: Sequence[Change]) -> Focus:
+        keys: set[Hashable] = {change.action.key for change in changes}
+        return frozenset(keys)
+
+    async def act(self, scope: Scope, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        loop = asyncio.get_running_loop()
+        bridge = self._bridge(scope.name)
+        results = []
+        for group in groups:
+            started = loop.time()
+            error, culprits = await self._apply(bridge, group)
+            results.append(GroupResult(group, error, culprits, loop.time() - started))
+        return results
+
+    async def _apply(self, bridge: _Bridge, group: Group) -> tuple[ReconcilerError | None, frozenset[ResourceId]]:
+        mods: list[AddFlow | DeleteFlow] = [change.action for change in group.changes]
+        try:
+            await bridge.switch.apply_and_read_back(mods)
+        except BundleError as refused:
+            culprits = frozenset() if refused.index is None else frozenset([group.changes[refused.index].resource])
+            return TerminalError(str(refused)), culprits
+        except ReconcilerError as error:
+            return error, frozenset()
+        flows = bridge.switch.flows
+        for mod in mods:
+            if isinstance(mod, DeleteFlow):
+                bridge.names.pop(mod.key, None)
+                continue
+            found = flows.get(mod.key)
+            if found is not None and found.instructions != mod.flow.instructions:
+                # What this switch reports after our installing it is its own form of it from now on.
+                bridge.forms[mod.key] = (mod.flow.instructions, found.instructions)
+        return None, frozenset()
+
+    async def prove(self, scope: Scope) -> None:
+        bridge = self._bridges.get(scope.name)
+        if bridge is not None and bridge.switch.ready:
+            await bridge.switch.dump()
+
+    # -- the streams ------------------------------------------------------------------------------------------------
+
+    async def watch(self) -> AsyncIterator[Event]:
+        async with asyncio.TaskGroup() as group:
+            self._tasks = group
+            for bridge in self._bridges.values():
+                self._start(bridge)
+            try:
+                while True:
+                    yield await self._events.get()
+            finally:
+                self._tasks = None
+                for bridge in self._bridges.values():
+                    if bridge.task is not None:
+                        bridge.task.cancel()
+                        bridge.task = None
+
+    def _bridge(self, name: str) -> _Bridge:
+        bridge = self._bridges.get(name)
+        if bridge is None:
+            scope = Scope(NAME, name)
+            switch = Switch(
+                name,
+                self._rundir,
+                on_change=lambda keys, why: self._events.put_nowait(Event(scope, keys, why)),
+                on_ports=lambda names: self._events.put_nowait(Event(scope, frozenset(names), "ports changed")),
+                timeout=self._timeout,
+            )
+            bridge = self._bridges[name] = _Bridge(switch, TableBuilder(self._compiler))
+            self._start(bridge)
+        return bridge
+
+    def _start(self, bridge: _Bridge) -> None:
+        if self._tasks is not None and bridge.task is None:
+            name = f"switch-{bridge.switch.bridge}"
+            bridge.task = self._tasks.create_task(bridge.switch.run(), name=name)

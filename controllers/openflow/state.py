@@ -1,0 +1,28 @@
+"""What the OpenFlow controller observes of one bridge. Its actions are the driver's own `AddFlow` and `DeleteFlow`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controllers.drivers.openflow.flows import Flow, FlowKey
+from controllers.openflow.table import Table
+from desired.resource import ResourceId
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The switch's flows at this moment (the replica follows in place) and the compiled declared ones.
+
+    `keys` narrows to these; None is all. `forms` are flows that this switch reports in other words than it was told:
+    key -> (instructions sent, instructions reported). `names` are flows that were declared once, for the journal.
+    """
+
+    bridge: str
+    flows: Mapping[FlowKey, Flow]
+    table: Table
+    keys: frozenset[FlowKey] | None = None
+    resources: frozenset[ResourceId] = frozenset()
+    """Flows without a key (waiting, invalid) that a narrowed pass looks at, too."""
+    forms: Mapping[FlowKey, tuple[bytes, bytes]] = field(default_factory=dict)
+    names: Mapping[FlowKey, ResourceId] = field(default_factory=dict)

@@ -1,0 +1,142 @@
+"""The controller of bridges, ports, bonds and held ports: joins the pure diff with the OVSDB driver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
+from controllers.ovsdb.diff import diff
+from controllers.ovsdb.operations import operations
+from controllers.ovsdb.state import (
+    SCOPE,
+    CreateBridge,
+    CreatePort,
+    DeleteBridge,
+    DeletePort,
+    Observed,
+    SetBridge,
+    SetPort,
+)
+from controllers.ownership import Owner
+from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
+from desired.resource import Resource, ResourceId, Resources, Spec
+from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
+from reconciler.errors import NotReady, ReconcilerError, TerminalError
+
+
+class OvsdbController:
+    """One scope for all of OVSDB. `on_bridges` are told names whose bridge may have come or gone."""
+
+    name = SCOPE.controller
+    specs: tuple[type[Spec], ...] = (BridgeSpec, PortSpec, BondSpec, HeldPortSpec)
+
+    def __init__(self, remote: str, *, owner: Owner, datapath_type: str, timeout: float) -> None:
+        self.driver = Ovsdb(remote, on_change=self._changed, timeout=timeout)
+        self.on_bridges: list[Callable[[frozenset[str] | None], None]] = []
+        self._owner = owner
+        self._datapath_type = datapath_type
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._ofports: dict[str, int] = {}
+        self._waiting: dict[str, float] = {}
+        self._held: tuple[Resources | None, tuple[ResourceId, ...]] = (None, ())
+
+    def scope(self, resource: Resource) -> Scope:
+        return SCOPE
+
+    def scopes(self) -> Sequence[Scope]:
+        return (SCOPE,)
+
+    def owned_bridges(self) -> Sequence[str]:
+        """Names of the bridges that carry our mark."""
+        return [name for name, row in self.driver.replica.bridges.items() if self._owner.owns(row.external_ids)]
+
+    async def observe(self, view: View, focus: Focus) -> Observed:
+        if not self.driver.ready:
+            raise NotReady(f"OVSDB at {self.driver.remote}: {self.driver.problem}")
+        names = None if focus is None else frozenset(str(name) for name in focus)
+        self._remember(names)
+        if self._held[0] is not view.resources:
+            held = tuple(rid for rid in view.resources if rid.kind == HeldPortSpec.kind)
+            self._held = (view.resources, held)
+        now = asyncio.get_running_loop().time()
+        waiting = {name: now - since for name, since in self._waiting.items()}
+        return Observed(
+            self.driver.replica, self._owner, names, self._ofports, self._datapath_type, waiting, self._held[1]
+        )
+
+    def _remember(self, names: frozenset[str] | None) -> None:
+        """Numbers that ports have, and since when a port has none: what a row alone does not tell."""
+        interfaces = self.driver.replica.interfaces
+        now = asyncio.get_running_loop().time()
+        for name in interfaces if names is None else names:
+            row = interfaces.get(name)
+            if row is not None and row.ofport is not None and row.ofport > 0:
+                self._ofports[name] = row.ofport
+            if row is not None and row.ofport is None:
+                self._waiting.setdefault(name, now)
+            else:
+                self._waiting.pop(name, None)
+
+    def diff(self, view: View, observed: Any) -> Plan:
+        return diff(view, observed)
+
+    def focus(self, changes: Sequence[Change]) -> Focus:
+        names: set[str] = set()
+        for change in changes:
+            match change.action:
+                case CreatePort() | DeletePort():
+                    names |= {change.action.name, change.action.bridge}
+                case SetPort() | CreateBridge() | SetBridge() | DeleteBridge():
+                    names.add(change.action.name)
+        return frozenset(names)
+
+    async def act(self, scope: Scope, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        loop = asyncio.get_running_loop()
+        results = []
+        for group in groups:
+            started = loop.time()
+            error = await self._transact(group)
+            results.append(GroupResult(group, error, seconds=loop.time() - started))
+        return results
+
+    async def _transact(self, group: Group) -> ReconcilerError | None:
+        try:
+            done = await self.driver.transact(operations([change.action for change in group.changes]))
+        except TransactionError as refused:
+            return TerminalError(str(refused))
+        except ReconcilerError as error:
+            return error
+        others = done.touched - self._names(group)
+        if others:
+            self._changed(others, "changed by another while we wrote")
+        self._tell_bridges(done.touched)
+        return None
+
+    def _names(self, group: Group) -> frozenset[str]:
+        names = self.focus(group.changes)
+        assert names is not None
+        return frozenset(str(name) for name in names)
+
+    async def prove(self, scope: Scope) -> None:
+        """A monitor of OVSDB is a transactional replica: the server says all or closes. Its probe is the proof."""
+        if not self.driver.ready:
+            raise NotReady(f"OVSDB at {self.driver.remote}: {self.driver.problem}")
+
+    async def watch(self) -> AsyncIterator[Event]:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(self.driver.run(), name="ovsdb-driver")
+            try:
+                while True:
+                    yield await self._events.get()
+            finally:
+                running.cancel()
+
+    def _changed(self, names: frozenset[str] | None, reason: str) -> None:
+        self._tell_bridges(names)
+        self._events.put_nowait(Event(SCOPE, names, reason))
+
+    def _tell_bridges(self, names: frozenset[str] | None) -> None:
+        for listener in self.on_bridges:
+            listener(names)

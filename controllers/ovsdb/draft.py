@@ -1,0 +1,72 @@
+"""A plan in the making: what one diff reads, and what it has found so far. Handed from bridges to ports to grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from controllers.drivers.ovsdb.replica import Replica
+from controllers.drivers.ovsdb.rows import BridgeRow, InterfaceRow, PortRow
+from controllers.ovsdb.state import Observed, Part
+from desired.resource import Resource, ResourceId
+from reconciler.contract import Change, Finding, Outcome, View
+
+
+@dataclass(slots=True)
+class Draft:
+    view: View
+    observed: Observed
+    changes: list[Change] = field(default_factory=list)
+    deletes: list[Change] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    looked_at: set[ResourceId] = field(default_factory=set)
+
+    @property
+    def replica(self) -> Replica:
+        return self.observed.replica
+
+    def declared(self, rid: ResourceId) -> Resource | None:
+        self.looked_at.add(rid)
+        return self.view.resources.get(rid)
+
+    def owns(self, row: BridgeRow | PortRow) -> bool:
+        return self.observed.owner.owns(row.external_ids)
+
+    def conflict(self, resource: Resource, what: str) -> None:
+        reason = f"{what} exists and carries no mark of ours; 'adopt: true' at {resource.origin} takes it over"
+        self.findings.append(Finding(resource.id, Outcome.CONFLICT, reason))
+
+
+def text(value: object) -> str:
+    """A column's value as a person reads it."""
+    match value:
+        case None | "":
+            return "none"
+        case Mapping():
+            return "{" + ", ".join(f"{key}={value[key]}" for key in sorted(value)) + "}"
+        case tuple():
+            return "[" + ", ".join(map(str, value)) + "]"
+        case _:
+            return str(value)
+
+
+def described(columns: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={text(value)}" for name, value in sorted(columns.items()))
+
+
+def differences(parts: Iterable[tuple[str, Part, BridgeRow | PortRow | InterfaceRow]]) -> tuple[str, str, str]:
+    """(why, before, after) of parts that differ; each is (prefix for the columns' names, part, row)."""
+    names, before, after = [], [], []
+    for prefix, part, row in parts:
+        for name, value in part.columns.items():
+            names.append(prefix + name)
+            before.append(f"{prefix}{name}={text(getattr(row, name))}")
+            after.append(f"{prefix}{name}={text(value)}")
+        for name, keys in part.keys.items():
+            has = getattr(row, name)
+            for key, value in keys.items():
+                names.append(f"{prefix}{name}:{key}")
+                before.append(f"{prefix}{name}:{key}={text(has.get(key))}")
+                after.append(f"{prefix}{name}:{key}={text(value)}")
+    differ = "differs" if len(names) == 1 else "differ"
+    return f"{', '.join(names)} {differ}", ", ".join(before), ", ".join(after)

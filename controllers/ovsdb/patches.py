@@ -1,0 +1,80 @@
+"""A patch pair never makes a loop (LP#1514056), and what belongs together becomes one transaction.
+
+Between two bridges that are not both `fail_mode: secure`, frames would be flooded round before any flow stops them.
+Such a pair is made with a dead peer; when the flows of both bridges are settled the real peer is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from controllers.ovsdb.draft import Draft
+from controllers.ovsdb.state import CreateBridge, CreatePort
+from desired.kinds.ovs import BridgeSpec, PortSpec
+from desired.resource import ResourceId
+from reconciler.contract import Change, Group, Scope
+
+
+def loop_guards(draft: Draft, spec: PortSpec) -> tuple[Scope, ...]:
+    """The flow scopes that must be settled before this patch port may carry traffic; empty: it may."""
+    if spec.type != "patch" or spec.peer is None:
+        return ()
+    peer = draft.view.resources.get(ResourceId("port", spec.peer))
+    other = peer.spec.bridge if peer is not None and isinstance(peer.spec, PortSpec) else None
+    other = other or draft.replica.bridge_of_port(spec.peer)
+    bridges = [name for name in (spec.bridge, other) if name is not None]
+    if all(_is_secure(draft, name) for name in bridges):
+        return ()
+    guards = [Scope("flow", name) for name in bridges if _has_flows(draft, name)]
+    return tuple(guard for guard in guards if guard not in draft.view.settled)
+
+
+def _is_secure(draft: Draft, bridge: str) -> bool:
+    declared = draft.view.resources.get(ResourceId("bridge", bridge))
+    if declared is not None and isinstance(declared.spec, BridgeSpec):
+        return declared.spec.fail_mode == "secure"
+    row = draft.replica.bridges.get(bridge)
+    return row is not None and row.fail_mode == "secure"
+
+
+def _has_flows(draft: Draft, bridge: str) -> bool:
+    ref = ResourceId("bridge", bridge)
+    return any(rid.kind == "flow" and ref in resource.spec.refs() for rid, resource in draft.view.everything.items())
+
+
+def groups(changes: Iterable[Change]) -> Iterator[Group]:
+    """Connected changes are one indivisible group each; all the rest is one divisible group (and one transaction)."""
+    every = list(changes)
+    bridges = {c.resource.name for c in every if isinstance(c.action, CreateBridge)}
+    ports = {c.resource.name: c for c in every if isinstance(c.action, CreatePort)}
+    parent = {c.resource: c.resource for c in every}
+
+    def root(rid: ResourceId) -> ResourceId:
+        while parent[rid] != rid:
+            rid = parent[rid]
+        return rid
+
+    for change in ports.values():
+        assert isinstance(change.action, CreatePort)
+        if change.action.bridge in bridges:
+            parent[root(change.resource)] = root(ResourceId("bridge", change.action.bridge))
+        for interface in change.action.interfaces.values():
+            options = interface.get("options")
+            peer = options.get("peer") if isinstance(options, dict) else None
+            if peer in ports:
+                parent[root(change.resource)] = root(ports[peer].resource)
+    connected: dict[ResourceId, list[Change]] = {}
+    for change in every:
+        connected.setdefault(root(change.resource), []).append(change)
+    single: list[Change] = []
+    for members in connected.values():
+        if len(members) == 1:
+            single.extend(members)
+        else:
+            yield Group(tuple(sorted(members, key=_bridges_first)))
+    if single:
+        yield Group(tuple(single), divisible=True)
+
+
+def _bridges_first(change: Change) -> tuple[bool, ResourceId]:
+    return (change.resource.kind != "bridge", change.resource)

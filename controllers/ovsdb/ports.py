@@ -1,0 +1,204 @@
+"""Ports, bonds and attributes held on others' ports: declared against the rows. Pure; writes into a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controllers.drivers.ovsdb.rows import InterfaceRow, PortRow
+from controllers.ovsdb.draft import Draft, described, differences
+from controllers.ovsdb.patches import loop_guards
+from controllers.ovsdb.state import CreatePort, DeletePort, Part, SetPort
+from controllers.ovsdb.wanted import WantedRow, interface_row, port_row
+from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
+from desired.resource import Resource, ResourceId
+from reconciler.contract import Change, Disruption, Finding, Outcome, Verb
+
+VSWITCHD_DEADLINE = 10.0
+"""Seconds that vswitchd may take to give a port its number before we call that a failure."""
+
+
+def look(draft: Draft, name: str) -> None:
+    """Compare the port or bond `name`."""
+    bond = draft.declared(ResourceId("bond", name))
+    resource = bond or draft.declared(ResourceId("port", name))
+    row = draft.replica.ports.get(name)
+    if resource is None:
+        if row is not None:
+            _undeclared(draft, row)
+        return
+    assert isinstance(resource.spec, PortSpec | BondSpec)
+    bridge = resource.spec.bridge
+    if row is None:
+        if _bridge_ready(draft, resource, bridge):
+            _create(draft, resource, resource.spec, "port is missing")
+        return
+    if not draft.owns(row) and not resource.spec.adopt:
+        draft.conflict(resource, f"port {name}")
+        return
+    has = draft.replica.bridge_of_port(name)
+    if has != bridge:
+        if _bridge_ready(draft, resource, bridge):
+            _create(draft, resource, resource.spec, f"port is on bridge {has}, not on {bridge}", instead_of=row)
+        return
+    _compare(draft, resource, resource.spec, row)
+
+
+def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:
+    """Is the bridge there, or created in this same plan? Else the port waits, and says so."""
+    declared = draft.view.resources.get(ResourceId("bridge", bridge))
+    row = draft.replica.bridges.get(bridge)
+    if declared is None and row is not None:
+        return True
+    if declared is not None:
+        planned = any(change.resource == declared.id for change in draft.changes)
+        ours = row is not None and (draft.owns(row) or declared.spec.adopt)
+        if ours or (row is None and planned):
+            return True
+    waits = ResourceId("bridge", bridge)
+    why = f"waits for {waits}" if declared is not None else f"waits for {waits}, which is neither declared nor there"
+    draft.findings.append(Finding(resource.id, Outcome.PENDING, why, (waits,)))
+    return False
+
+
+def _wanted_interfaces(draft: Draft, resource: Resource) -> dict[str, WantedRow]:
+    spec = resource.spec
+    if isinstance(spec, BondSpec):
+        return {name: WantedRow({"type": ""}) for name in spec.interfaces}
+    assert isinstance(spec, PortSpec)
+    guards = loop_guards(draft, spec)
+    return {resource.id.name: interface_row(spec, dead_peer=bool(guards))}
+
+
+def _create(
+    draft: Draft, resource: Resource, spec: PortSpec | BondSpec, why: str, instead_of: PortRow | None = None
+) -> None:
+    name = resource.id.name
+    interfaces: dict[str, dict[str, object]] = {}
+    for interface, wanted in _wanted_interfaces(draft, resource).items():
+        columns = dict(wanted.fresh())
+        request = (spec.ofport_request if isinstance(spec, PortSpec) else None) or draft.observed.ofports.get(interface)
+        if request is not None:
+            columns["ofport_request"] = request
+        interfaces[interface] = columns  # type: ignore[assignment]  # Value is one of object's
+    wanted_port = port_row(spec, draft.observed.owner).fresh()
+    replaced = None
+    if instead_of is not None:
+        replaced = (instead_of.uuid, draft.replica.bridge_of_port(name) or spec.bridge)
+    action = CreatePort(spec.bridge, name, wanted_port, interfaces, replaced)  # type: ignore[arg-type]
+    verb = Verb.CREATE if instead_of is None else Verb.UPDATE
+    disruption = Disruption.NONE if instead_of is None else Disruption.BRIEF
+    before = "" if instead_of is None else "present"
+    after = f"{described(wanted_port)} on {spec.bridge}; {described(next(iter(interfaces.values())))}"
+    draft.changes.append(Change(resource.id, verb, action, why, before, after, disruption))
+
+
+def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: PortRow) -> None:
+    wanted = _wanted_interfaces(draft, resource)
+    rows = {i.name: i for uuid in row.interfaces if (i := draft.replica.interface_by_uuid(uuid)) is not None}
+    if rows.keys() != wanted.keys():
+        why = f"interfaces are {', '.join(sorted(rows)) or 'none'}, declared {', '.join(sorted(wanted))}"
+        _create(draft, resource, spec, why, instead_of=row)
+        return
+    broken = next((i for i in rows.values() if i.error or i.ofport == -1), None)
+    port = port_row(spec, draft.observed.owner).difference(row)
+    parts: dict[str, Part] = {name: wanted[name].difference(rows[name]) for name in rows}
+    if broken is not None and not parts[broken.name] and not port:
+        error = broken.error or "it has no OpenFlow number"
+        _create(draft, resource, spec, f"Open vSwitch could not make it: {error}", instead_of=row)
+        return
+    for name, interface in rows.items():
+        parts[name] = _with_number(parts[name], spec, interface)
+    if port or any(parts.values()):
+        _set(draft, resource, row, rows, port, parts)
+    elif any(interface.ofport is None for interface in rows.values()):
+        _waiting(draft, resource)
+
+
+def _with_number(part: Part, spec: PortSpec | BondSpec, interface: InterfaceRow) -> Part:
+    """Keep the number a port has, so that flows that name it survive its re-creation."""
+    declared = spec.ofport_request if isinstance(spec, PortSpec) else None
+    has = interface.ofport if interface.ofport is not None and interface.ofport > 0 else None
+    request = declared or has
+    if request is None or interface.ofport_request == request:
+        return part
+    return Part({**part.columns, "ofport_request": request}, part.keys)
+
+
+def _set(
+    draft: Draft,
+    resource: Resource,
+    row: PortRow,
+    rows: Mapping[str, InterfaceRow],
+    port: Part,
+    parts: Mapping[str, Part],
+) -> None:
+    by_uuid = {rows[name].uuid: part for name, part in parts.items() if part}
+    why, before, after = differences(
+        [("", port, row), *(("interface ", part, rows[name]) for name, part in parts.items())]
+    )
+    action = SetPort(resource.id.name, row.uuid, port, by_uuid)
+    columns = {column for part in by_uuid.values() for column in part.columns}
+    quiet = not port and columns <= {"ofport_request"}
+    if quiet:
+        why = "its number is to survive a re-creation"
+    brief = bool(columns & {"type", "options"} or port.columns.keys() & {"tag", "trunks", "vlan_mode"})
+    disruption = Disruption.BRIEF if brief else Disruption.NONE
+    draft.changes.append(Change(resource.id, Verb.UPDATE, action, why, before, after, disruption))
+
+
+def _waiting(draft: Draft, resource: Resource) -> None:
+    since = draft.observed.waiting.get(resource.id.name, 0.0)
+    if since >= VSWITCHD_DEADLINE:
+        reason = (
+            f"vswitchd has not made port {resource.id.name} within {VSWITCHD_DEADLINE:.0f} s; is ovs-vswitchd running?"
+        )
+        draft.findings.append(Finding(resource.id, Outcome.FAILED, reason, recheck=VSWITCHD_DEADLINE))
+        return
+    reason = "waits for vswitchd to give it a number"
+    draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, recheck=VSWITCHD_DEADLINE - since + 0.1))
+
+
+def _undeclared(draft: Draft, row: PortRow) -> None:
+    """Ours and no longer declared: pruned. Foreign: stays, unless its bridge is `ports: exclusive`."""
+    bridge = draft.replica.bridge_of_port(row.name)
+    if bridge is None or bridge == row.name:
+        return
+    rid = ResourceId("bond" if len(row.interfaces) > 1 else "port", row.name)
+    draft.looked_at.add(rid)
+    action = DeletePort(bridge, row.name, row.uuid)
+    if draft.owns(row):
+        change = Change(
+            rid, Verb.DELETE, action, "no longer declared", f"on {bridge}", "", Disruption.BRIEF, prune=True
+        )
+        draft.deletes.append(change)
+        return
+    resource = draft.view.resources.get(ResourceId("bridge", bridge))
+    if resource is None or not isinstance(resource.spec, BridgeSpec) or resource.spec.ports != "exclusive":
+        return
+    bridge_row = draft.replica.bridges[bridge]
+    if draft.owns(bridge_row):
+        why = f"bridge {bridge} has 'ports: exclusive' and this port is not declared"
+        draft.deletes.append(Change(rid, Verb.DELETE, action, why, f"on {bridge}", "", Disruption.BRIEF))
+
+
+def held(draft: Draft, resource: Resource) -> None:
+    """Attributes of ports that others plugged; whoever has the iface-id gets them."""
+    spec = resource.spec
+    assert isinstance(spec, HeldPortSpec)
+    draft.looked_at.add(resource.id)
+    names = draft.replica.ports_by_iface_id(resource.id.name)
+    if not names:
+        reason = f"no port with external_ids:iface-id={resource.id.name} is plugged"
+        draft.findings.append(Finding(resource.id, Outcome.PENDING, reason))
+        return
+    for name in names:
+        row = draft.replica.ports[name]
+        keys = {column: kept for column in ("other_config", "external_ids") if (kept := getattr(spec, column))}
+        wanted = WantedRow({"tag": spec.tag} if spec.tag is not None else {}, keys)
+        part = wanted.difference(row)
+        if part:
+            why, before, after = differences([("", part, row)])
+            action = SetPort(name, row.uuid, part)
+            draft.changes.append(
+                Change(resource.id, Verb.UPDATE, action, f"{why} on {name}", before, after, Disruption.BRIEF)
+            )

@@ -1,0 +1,100 @@
+"""What the OVSDB controller observes and what it can do: the observation and one small class per action."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controllers.drivers.ovsdb.ops import Value
+from controllers.drivers.ovsdb.replica import Replica
+from controllers.ownership import Owner
+from desired.resource import ResourceId
+from reconciler.contract import Scope
+
+SCOPE = Scope("ovsdb")
+
+Columns = Mapping[str, Value]
+Keys = Mapping[str, Mapping[str, str]]
+"""Keys to set in map columns whose other keys belong to others: column -> key -> value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The replica at this moment (it follows the server in place, so a diff must not outlive the next await).
+
+    `names` narrows to these bridges and ports; None is all. `ofports` remembers the number a port last had.
+    `held` are the declared held ports.
+    """
+
+    replica: Replica
+    owner: Owner
+    names: frozenset[str] | None
+    ofports: Mapping[str, int]
+    datapath_type: str
+    waiting: Mapping[str, float]
+    """For how many seconds a port has been waiting for vswitchd, by name."""
+    held: tuple[ResourceId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Differences of one row: whole columns, and keys of shared map columns."""
+
+    columns: Columns = field(default_factory=dict)
+    keys: Keys = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.columns or self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBridge:
+    name: str
+    columns: Columns
+    interface: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class SetBridge:
+    name: str
+    uuid: str
+    bridge: Part
+    interface_uuid: str = ""
+    interface: Part = field(default_factory=Part)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBridge:
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePort:
+    """`interfaces`: name -> columns. `instead_of` is the uuid of the row it replaces, and the bridge that has it."""
+
+    bridge: str
+    name: str
+    columns: Columns
+    interfaces: Mapping[str, Columns]
+    instead_of: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetPort:
+    """Change a port's row and its interfaces' rows (by uuid) in place."""
+
+    name: str
+    uuid: str
+    port: Part
+    interfaces: Mapping[str, Part] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePort:
+    bridge: str
+    name: str
+    uuid: str
+
+
+Action = CreateBridge | SetBridge | DeleteBridge | CreatePort | SetPort | DeletePort

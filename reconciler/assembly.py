@@ -1,0 +1,121 @@
+"""The parts of one process and how they are joined. `daemon` and `once` run what is built here. Wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from controllers.catalog import SECTIONS, Catalog, spec_classes
+from desired.schema import Loaded, load_tree
+from desired.snapshot import Snapshot
+from desired.sources.files import FilesSource
+from desired.store import RevisionRow, Store
+from reconciler.clock import Clock, SystemClock
+from reconciler.contract import Sink
+from reconciler.engine import Engine
+from reconciler.intake import Intake
+from reconciler.logs import get_logger
+from reconciler.metrics import Metrics
+from reconciler.node import Feed, LocalNode
+from reconciler.report import Stream
+from reconciler.settings import Settings
+from reconciler.writer import StoreWriter
+
+log = get_logger("daemon")
+
+
+@dataclass(slots=True)
+class Assembly:
+    """The parts of one process."""
+
+    settings: Settings
+    catalog: Catalog
+    metrics: Metrics
+    engine: Engine
+    writer: StoreWriter
+    source: FilesSource
+    intake: Intake
+    node: LocalNode
+    notices: list[str] = field(default_factory=list)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store of this node, not opened yet. SQLAlchemy is imported here and not before."""
+    from desired.sql import SqlStore  # noqa: PLC0415 - 20 MiB that a plain verb does not need
+
+    return SqlStore(settings.store_url, settings.node)
+
+
+def load_desired(settings: Settings, node: str | None = None, roles: Sequence[str] | None = None) -> Loaded:
+    """What the desired directory declares for this node, or for another one that is named."""
+    chosen = frozenset(settings.roles if roles is None else roles)
+    return load_tree(settings.desired, node=node or settings.node, roles=chosen, sections=SECTIONS)
+
+
+def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sink] = ()) -> Assembly:
+    """Put the parts together. Needs a running loop. Without `journal` (a dry run) no pass is written to the store."""
+    clock = SystemClock()
+    catalog = Catalog.build(settings)
+    metrics = Metrics(controllers=[c.name for c in catalog.all()], kinds=spec_classes(), streams=("ovsdb", "files"))
+    writer = StoreWriter(lambda: open_store(settings), wall=clock.wall, retention=settings.retention.limits())
+    feed = Feed()
+    sinks: list[Sink] = [metrics, feed, *extra_sinks, *([writer] if journal else [])]
+    engine = Engine(catalog.all(), settings=settings, clock=clock, metrics=metrics, sinks=sinks)
+
+    def remember(snapshot: Snapshot) -> None:
+        if not journal:
+            return
+        row = RevisionRow(snapshot.revision, clock.wall(), resources=len(snapshot.resources))
+        writer.revision(row, list(snapshot.resources.values()))
+
+    intake = Intake(engine, FilesSource.name, settings.settle_remove, remember)
+    source = FilesSource(
+        settings.desired,
+        node=settings.node,
+        roles=frozenset(settings.roles),
+        sections=SECTIONS,
+        quiet=settings.settle_add,
+    )
+    notices: list[str] = []
+    node = LocalNode(
+        settings,
+        engine,
+        intake,
+        writer,
+        feed,
+        lambda: streams(catalog, source, clock),
+        lambda: [*notices, *_ovs_notices(catalog)],
+    )
+    applied: list[str] = []
+
+    def on_converged(revision: str) -> None:
+        if applied[-1:] != [revision]:
+            applied[:] = [revision]
+            writer.applied(revision, clock.wall())
+            log.info("converged", revision=revision)
+
+    engine.on_converged = on_converged
+    return Assembly(settings, catalog, metrics, engine, writer, source, intake, node, notices)
+
+
+def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]:
+    def wall(at: float) -> float | None:
+        return clock.wall() - (clock.now() - at) if at else None
+
+    ovsdb = catalog.ovsdb.driver
+    found = [Stream("ovsdb", ovsdb.ready, "" if ovsdb.ready else ovsdb.problem, wall(ovsdb.last_event))]
+    found += [
+        Stream(f"openflow {switch.bridge}", switch.ready, switch.problem, wall(switch.last_event))
+        for switch in catalog.openflow.switches()
+    ]
+    return [*found, Stream("files", not source.detail, source.detail)]
+
+
+def _ovs_notices(catalog: Catalog) -> Sequence[str]:
+    root = catalog.ovsdb.driver.replica.root
+    if root is not None and root.other_config.get("flow-restore-wait") == "true":
+        return (
+            "other_config:flow-restore-wait is true: vswitchd forwards nothing until it is removed"
+            " (ovs-vsctl remove Open_vSwitch . other_config flow-restore-wait)",
+        )
+    return ()

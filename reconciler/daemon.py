@@ -1,0 +1,140 @@
+"""The composition root of the daemon: `run_daemon`, until SIGTERM. Wiring only; `assembly` joins the parts.
+
+Nothing below knows how it is put together; nothing here decides anything about drift.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+
+from reconciler import logs
+from reconciler.assembly import Assembly, build, load_desired, open_store, streams
+from reconciler.doors.control import ControlServer
+from reconciler.doors.http import HttpServer
+from reconciler.doors.narrate import Narrator
+from reconciler.doors.notify import Notifier
+from reconciler.errors import ConfigError, DriverError
+from reconciler.lock import node_lock
+from reconciler.logs import get_logger
+from reconciler.once import background, run_once
+from reconciler.settings import Settings
+from reconciler.start import follow_files, recall
+
+__all__ = ["load_desired", "open_store", "run_daemon", "run_once"]
+
+log = get_logger("daemon")
+
+STOP_PATIENCE = 5.0
+"""Seconds that passes under way may take to end after SIGTERM, and the store to write what waits."""
+
+
+async def run_daemon(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code. Raises LockHeldError when another one runs."""
+    logs.configure(settings.log_level, settings.log_format)
+    with node_lock(settings.lock_path):
+        parts = build(settings, extra_sinks=[Narrator(settings.log_format)])
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, _reload, parts)
+        log.info("starting", node=settings.node, pid=os.getpid(), desired=str(settings.desired))
+        parts.writer.start()
+        async with _doors(parts), background(_supervise(parts), "daemon") as running:
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if running.done():
+                running.result()
+            log.info("stopping")
+            await parts.engine.drain(STOP_PATIENCE)
+        if not await parts.writer.close(STOP_PATIENCE):
+            log.warning("store_left_behind", queued=parts.writer.queued, problem=parts.writer.problem)
+    return 0
+
+
+async def _supervise(parts: Assembly) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(parts.engine.run(), name="engine")
+        remembered = await recall(parts)
+        parts.engine.gates.in_sync.started()
+        parts.engine.look(parts.engine.scopes(), "started")
+        group.create_task(follow_files(parts, remembered), name="files")
+        group.create_task(_remember_statuses(parts), name="statuses")
+
+
+async def _remember_statuses(parts: Assembly) -> None:
+    """Write the statuses behind, and keep the gauges of what is not an event true."""
+    engine, last = parts.engine, -1.0
+    while True:
+        await asyncio.sleep(1.0)
+        if engine.last_news != last:
+            last = engine.last_news
+            parts.writer.statuses(engine.statuses.not_right())
+        parts.metrics.store_available.set(parts.writer.available)
+        parts.metrics.budget_waiting.set(sum(b.wanted for b in parts.node.status().budgets))
+        for stream in streams(parts.catalog, parts.source, parts.engine.clock):
+            parts.metrics.stream(stream.name, ready=stream.ready)
+            if stream.last_event is not None:
+                parts.metrics.stream_event(stream.name, stream.last_event)
+
+
+@contextlib.asynccontextmanager
+async def _doors(parts: Assembly) -> AsyncIterator[None]:
+    """The control socket, HTTP and systemd. Without HTTP the node is held all the same."""
+
+    control = ControlServer(parts.settings.control_path, parts.node, parts.metrics)
+    await control.start()
+    http: HttpServer | None = None
+    try:
+        if parts.settings.listen:
+            http = HttpServer(parts.settings, parts.node, parts.metrics)
+            try:
+                await http.start()
+            except DriverError as error:
+                log.error("http_not_listening", error=str(error))
+                parts.notices.append(str(error))
+                http = None
+            else:
+                parts.notices.extend(http.notices())
+        async with background(_tell_systemd(parts, Notifier()), "systemd"):
+            yield
+    finally:
+        if http is not None:
+            await http.close()
+        await control.close()
+
+
+async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
+    """READY once the doors are open, and the watchdog as long as the workers make progress."""
+    if not notifier:
+        return
+    told = ""
+    notifier.ready("starting")
+    every = min(1.0, notifier.watchdog_interval() or 1.0)
+    while True:
+        healthy, _ = parts.node.healthy()
+        if healthy:
+            notifier.alive()
+        outcome = parts.node.status().outcome
+        if outcome != told:
+            told = outcome
+            notifier.status(f"{outcome}")
+        await asyncio.sleep(every)
+
+
+def _reload(parts: Assembly) -> None:
+    """SIGHUP: take over what may change while running, and name what needs a restart."""
+    try:
+        fresh = Settings.load()
+    except ConfigError as error:
+        log.error("settings_invalid", error=str(error))
+        return
+    logs.set_level(fresh.log_level)
+    old = {setting.name: setting.value for setting in parts.settings.effective()}
+    changed = [s.name for s in fresh.effective() if old.get(s.name) != s.value and s.name != "log_level"]
+    log.info("settings_reloaded", log_level=fresh.log_level, need_restart=changed)

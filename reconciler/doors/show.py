@@ -1,0 +1,173 @@
+"""What the verbs print: lines with a style each, coloured on a terminal, plain elsewhere, or JSON.
+
+The functions that make lines are pure; `Printer` is the only thing that writes. Rich is imported when a terminal is
+there to be coloured (and ``NO_COLOR`` is not set).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from reconciler.contract import Outcome, PassRecord, ResourceStatus
+from reconciler.doors import wire, words
+from reconciler.report import Budget, NodeStatus, OnceResult, Problem
+
+SHOWN = 20
+"""Resources of a status that are listed without --verbose."""
+
+STYLES = {
+    Outcome.CONVERGED: "green",
+    Outcome.PENDING: "yellow",
+    Outcome.CONTENDED: "magenta",
+    Outcome.CONFLICT: "magenta",
+    Outcome.FAILED: "red",
+}
+
+
+class Line(NamedTuple):
+    text: str
+    style: str = ""
+
+
+Lines = Iterator[Line]
+
+
+class Printer:
+    """Writes answers to standard output and complaints to standard error."""
+
+    def __init__(self, *, as_json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.as_json = as_json
+        self._out, self._err = out or sys.stdout, err or sys.stderr
+
+    def answer(self, value: Any, lines: Iterable[Line], hint: Any = None) -> None:
+        """The answer of a verb: `value` as JSON (of type `hint`), or `lines`."""
+        if self.as_json:
+            self.line(Line(json.dumps(wire.encode(value, hint), indent=2, allow_nan=False)))
+        else:
+            self.lines(lines)
+
+    def data(self, value: Any) -> None:
+        """JSON-ready data, whatever --output says."""
+        self.line(Line(json.dumps(value, indent=2)))
+
+    def lines(self, lines: Iterable[Line]) -> None:
+        _write(self._out, lines)
+
+    def line(self, line: Line) -> None:
+        _write(self._out, [line])
+
+    def complain(self, text: str) -> None:
+        """A sentence to a person who waits for something else."""
+        _write(self._err, [Line(f"reconcile: {words.clean(part)}", "red") for part in text.splitlines()])
+
+
+def _write(stream: TextIO, lines: Iterable[Line]) -> None:
+    if not stream.isatty() or os.environ.get("NO_COLOR"):
+        stream.writelines(f"{line.text}\n" for line in lines)
+        stream.flush()
+        return
+    from rich.console import Console  # noqa: PLC0415 (heavy, and only for terminals)
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(Text(line.text, style=line.style))
+
+
+def status_lines(status: NodeStatus, now: float, *, verbose: bool = False) -> Lines:
+    """`reconcile status`. `now` is wall-clock seconds."""
+    yield Line(f"{status.node}: {status.outcome}", f"bold {STYLES[status.outcome]}")
+    declared = ", ".join(f"{number} {kind}" for kind, number in sorted(status.resources.items())) or "nothing"
+    yield Line(f"  declared        {declared}")
+    yield Line(f"  revision        {status.revision or 'none'}")
+    yield Line(f"  last converged  {words.ago(status.last_converged, now)}")
+    yield Line(f"  daemon          {status.version}, pid {status.pid}, up {words.duration(now - status.started)}")
+    yield Line(f"  store           {words.clean(status.store) or 'none'}")
+    for notice in status.notices:
+        yield Line(f"  note: {words.clean(notice)}", "yellow")
+    if status.config_problems:
+        yield Line("mistakes in the desired state (the last good revision is held):", "red")
+        yield from _indented(problem_lines(status.config_problems))
+    for pause in status.pauses:
+        yield Line(words.pause(pause, now), "yellow")
+    yield from budget_lines(status.budgets)
+    yield from _not_right(status.not_right, now, None if verbose else SHOWN)
+    if verbose or not all(stream.ready for stream in status.streams):
+        yield Line("streams:")
+        for stream in status.streams:
+            last = words.ago(stream.last_event, now)
+            style = "" if stream.ready else "yellow"
+            yield Line(f"  {stream.name:14}  {words.stream(stream)}, last event {last}", style)
+
+
+def once_lines(result: OnceResult, *, dry_run: bool) -> Lines:
+    """`--once` and `plan`: what was, or would be, done and why; then how it stands."""
+    for entry in result.passes:
+        yield from story_lines(entry)
+    yield from problem_lines(result.config_problems)
+    yield from budget_lines(result.budgets)
+    yield from _not_right(result.not_right, None, None)
+    acted = Counter(action.result for entry in result.passes for action in entry.actions)
+    counts = ", ".join(f"{acted[name]} {name}" for name in ("planned", "done", "failed", "withheld") if acted[name])
+    what = "nothing to do" if not acted else counts
+    end = "; the time was over before it was done" if result.timed_out else ""
+    word = "plan" if dry_run else str(result.outcome)
+    took = words.duration(result.seconds)
+    yield Line(f"{word}: {what} (revision {result.revision or 'none'}, {took}){end}", f"bold {STYLES[result.outcome]}")
+
+
+def story_lines(entry: PassRecord, *, date: bool = False) -> Lines:
+    """One pass as `events` and `history` print it: ``12:03:04.123  port/patch-tun  was deleted -> created again``."""
+    day = f"{words.moment(entry.at).partition(' ')[0]} " if date else ""
+    told = False
+    for story in words.stories(entry):
+        told = True
+        text = f"{day}{story.time}  {story.what:30}  {story.story}"
+        yield Line(f"{text:100}  {story.took:>10}".rstrip(), STYLES[story.outcome])
+    if not told:
+        text = f"{day}{words.clock(entry.at)}  {words.clean(str(entry.scope)):30}  {entry.outcome} ({entry.trigger})"
+        yield Line(words.clean(text), STYLES[entry.outcome])
+
+
+def problem_lines(problems: Iterable[Problem]) -> Lines:
+    """``file:line:column: path: message``, and below it what would be right."""
+    for problem in problems:
+        bare = Problem(problem.message, problem.file, problem.line, problem.column, problem.path)
+        yield Line(words.problem(bare), "red")
+        if problem.hint:
+            yield Line(f"    {words.clean(problem.hint)}", "cyan")
+
+
+def budget_lines(budgets: Sequence[Budget]) -> Lines:
+    for budget in budgets:
+        yield Line(
+            f"{budget.wanted} deletes of {budget.kind} wait: revision {budget.revision} may delete {budget.allowed} of "
+            f"the {budget.owned} we own; 'reconcile approve {budget.revision}' lets them through",
+            "yellow",
+        )
+        for resource in budget.resources[:SHOWN]:
+            yield Line(f"  {words.clean(resource)}")
+        if len(budget.resources) > SHOWN:
+            yield Line(f"  … {len(budget.resources) - SHOWN} more")
+
+
+def _not_right(statuses: Sequence[ResourceStatus], now: float | None, limit: int | None) -> Lines:
+    if not statuses:
+        return
+    yield Line("not as declared:")
+    for status in statuses[:limit]:
+        since = f" for {words.duration(now - status.since)}" if now is not None else ""
+        text = f"  {words.clean(str(status.resource)):30}  {status.outcome}{since}: {words.why(status)}"
+        yield Line(text, STYLES[status.outcome])
+    if limit is not None and len(statuses) > limit:
+        yield Line(f"  … {len(statuses) - limit} more (-v shows all)")
+
+
+def _indented(lines: Iterable[Line]) -> Lines:
+    for line in lines:
+        yield Line(f"  {line.text}", line.style)

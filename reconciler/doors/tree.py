@@ -1,0 +1,137 @@
+"""The verbs about what is declared, and about the settings: validate, render, schema, config. No daemon is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from reconciler.doors.options import DirArgument, NodeOption, OutputOption, RoleOption
+from reconciler.doors.session import Session
+from reconciler.doors.show import Line, Lines, problem_lines
+from reconciler.doors.stored import as_problems
+from reconciler.doors.words import clean
+from reconciler.report import ExitCode, Problem
+
+if TYPE_CHECKING:
+    from desired.schema import Loaded
+
+
+def validate(
+    ctx: typer.Context,
+    directory: DirArgument = None,
+    node: NodeOption = None,
+    role: RoleOption = None,
+    output: OutputOption = None,
+) -> int:
+    """Check the YAML and show every mistake of every file, with its place and what would be right.
+
+    Example: reconcile validate ./desired --node net1 --role network
+    """
+    session: Session = ctx.obj
+    session.take(output)
+    loaded, name = _load(session, directory, node, role)
+    problems, warnings = as_problems(loaded.problems), as_problems(loaded.warnings)
+    session.printer.answer(problems, _verdict(loaded, name, problems, warnings), Sequence[Problem])
+    return ExitCode.FAILED if problems else ExitCode.CONVERGED
+
+
+def render(
+    ctx: typer.Context,
+    directory: DirArgument = None,
+    node: NodeOption = None,
+    role: RoleOption = None,
+    output: OutputOption = None,
+) -> int:
+    """Print what is declared for one node, as one document, with the place each thing was declared at.
+
+    Example: reconcile render --node net1 --role network
+    """
+    from controllers.catalog import SECTIONS  # noqa: PLC0415 (every kind there is)
+    from desired.schema import dump_resources  # noqa: PLC0415
+
+    session: Session = ctx.obj
+    session.take(output)
+    loaded, _ = _load(session, directory, node, role)
+    if loaded.problems:
+        session.printer.complain("\n".join(line.text for line in problem_lines(as_problems(loaded.problems))))
+        return ExitCode.FAILED
+    if session.as_json:
+        session.printer.data([_resource(resource) for resource in loaded.resources])
+    else:
+        session.printer.line(Line(dump_resources(loaded.resources, SECTIONS).rstrip("\n")))
+    return ExitCode.CONVERGED
+
+
+def schema(ctx: typer.Context) -> int:
+    """Print the JSON Schema of the YAML, for editors.
+
+    Example: reconcile schema > ~/.config/reconciler.schema.json, and in the YAML's first line:
+    # yaml-language-server: $schema=~/.config/reconciler.schema.json
+    """
+    from controllers.catalog import SECTIONS  # noqa: PLC0415 (every kind there is)
+    from desired.schema import json_schema  # noqa: PLC0415
+
+    session: Session = ctx.obj
+    session.printer.data(json_schema(SECTIONS))
+    return ExitCode.CONVERGED
+
+
+def config(ctx: typer.Context, output: OutputOption = None) -> int:
+    """Print the settings in effect, each with its origin: default, file:line, environment VAR or flag.
+
+    A setting is changed in /etc/reconciler/reconciler.toml, or by a variable: timeouts.ovsdb is
+    RECONCILER_TIMEOUTS__OVSDB. Passwords are not shown.
+    """
+    session: Session = ctx.obj
+    session.take(output)
+    effective = session.settings.effective()
+    if session.as_json:
+        session.printer.data({entry.name: {"value": entry.value, "origin": entry.origin} for entry in effective})
+    else:
+        texts = [(entry.name, _plain(entry.value), entry.origin) for entry in effective]
+        width = max(len(f"{name} = {value}") for name, value, _ in texts)
+        session.printer.lines(
+            Line(f"{f'{name} = {value}':{width}}  # {origin}", "" if origin == "default" else "bold")
+            for name, value, origin in texts
+        )
+    return ExitCode.CONVERGED
+
+
+def _load(
+    session: Session, directory: Path | None, node: str | None, roles: Sequence[str] | None
+) -> tuple[Loaded, str]:
+    """What is declared for the node asked for, and that node's name. `roles` given replace the settings'."""
+    from reconciler import daemon  # noqa: PLC0415 (the engine and its libraries)
+
+    if directory is not None:
+        session.overrides["desired"] = str(directory.absolute())
+    settings = session.settings
+    name = node or settings.node
+    loaded: Loaded = daemon.load_desired(settings, name, tuple(roles) if roles else settings.roles)
+    return loaded, name
+
+
+def _verdict(loaded: Loaded, node: str, problems: Sequence[Problem], warnings: Sequence[Problem]) -> Lines:
+    yield from (Line(line.text, "yellow") for line in problem_lines(warnings))
+    yield from problem_lines(problems)
+    files = f"{loaded.files} file{'' if loaded.files == 1 else 's'}"
+    if problems:
+        count = f"{len(problems)} mistake{'' if len(problems) == 1 else 's'}"
+        yield Line(f"{count} in {files}: not valid", "bold red")
+    else:
+        number = f"{len(loaded.resources)} resource{'' if len(loaded.resources) == 1 else 's'}"
+        yield Line(f"{number} for node {clean(node)} from {files}: valid", "bold green")
+
+
+def _resource(resource: Any) -> dict[str, Any]:
+    spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
+    return {"resource": str(resource.id), "spec": spec, "origin": str(resource.origin)}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return "" if value is None else str(value)

@@ -1,0 +1,102 @@
+"""From what a source says to what the engine enforces: nothing is removed in haste, and a mistake changes nothing.
+
+Additions and changes take effect at once (the source has waited for quiet). Removals wait `settle_remove` seconds
+longer: a checkout in flight is not a deletion. While what is on disk is wrong, the last good state stays, and the
+source counts as not in sync, so that nothing is deleted on its word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from desired.resource import Resources
+from desired.schema import Loaded
+from desired.snapshot import Snapshot
+from reconciler.engine import Engine
+from reconciler.gates.budget import removed
+from reconciler.logs import get_logger
+from reconciler.report import Problem
+
+log = get_logger("intake")
+
+
+class Intake:
+    """Takes what one source loads. `on_revision` hears of every state that becomes the desired one."""
+
+    def __init__(
+        self, engine: Engine, source: str, settle_remove: float, on_revision: Callable[[Snapshot], None]
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._settle_remove = settle_remove
+        self._on_revision = on_revision
+        self._timer: asyncio.TimerHandle | None = None
+        self._settled: Resources = {}
+        self.problems: Sequence[Problem] = ()
+        self.warnings: Sequence[Problem] = ()
+
+    def take(self, loaded: Loaded) -> None:
+        """A new state of the source, good or not."""
+        self.warnings = tuple(_problem(warning) for warning in loaded.warnings)
+        self.problems = tuple(_problem(problem) for problem in loaded.problems)
+        self._engine.metrics.set_config(len(self.problems))
+        self._engine.config_valid = not self.problems
+        for warning in self.warnings:
+            log.warning("config_warning", problem=str(_one_line(warning)))
+        if self.problems:
+            self._cancel()
+            first = _one_line(self.problems[0])
+            self._engine.gates.in_sync.source(self._source, first)
+            for problem in self.problems:
+                log.error("config_invalid", problem=_one_line(problem))
+            return
+        self._engine.gates.in_sync.source(self._source, "")
+        self._accept(Snapshot.of(loaded.resources))
+
+    def restore(self, snapshot: Snapshot, problem: str) -> None:
+        """Start from what the store remembers because the source says nothing usable: `problem` says what."""
+        self._engine.gates.in_sync.source(self._source, problem)
+        self._settled = snapshot.resources
+        self._publish(snapshot, {})
+
+    def _accept(self, target: Snapshot) -> None:
+        self._cancel()
+        current = self._engine.book.snapshot
+        kept = {rid: current.resources[rid] for rid in current.resources if rid not in target.resources}
+        if not kept:
+            self._settle(target)
+            return
+        between = Snapshot.of([*target.resources.values(), *kept.values()])
+        if between.revision != current.revision:
+            self._publish(between, {})
+        log.info("removals_wait", resources=len(kept), seconds=self._settle_remove)
+        self._timer = asyncio.get_running_loop().call_later(self._settle_remove, self._settle, target)
+
+    def _settle(self, target: Snapshot) -> None:
+        self._timer = None
+        gone = removed(self._settled, target.resources)
+        self._settled = target.resources
+        self._publish(target, gone)
+
+    def _publish(self, snapshot: Snapshot, gone: dict[str, int]) -> None:
+        if snapshot.revision != self._engine.book.snapshot.revision:
+            log.info("desired_state", revision=snapshot.revision, resources=len(snapshot.resources))
+            self._on_revision(snapshot)
+        self._engine.desire(snapshot, gone)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _problem(problem: object) -> Problem:
+    names = ("message", "file", "line", "column", "path", "hint")
+    return Problem(**{name: getattr(problem, name) for name in names})
+
+
+def _one_line(problem: Problem) -> str:
+    place = f"{problem.file}:{problem.line}:{problem.column}: " if problem.file else ""
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return f"{place}{problem.message}{hint}"

@@ -1,0 +1,67 @@
+"""How a process comes to know what should be: what the store remembers, then what the files say."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from controllers.catalog import spec_classes
+from desired.resource import Origin, Resource, ResourceId
+from desired.snapshot import Snapshot
+from desired.store import ResourceRow, StoreError
+from reconciler.assembly import Assembly
+from reconciler.logs import get_logger
+from reconciler.report import Pause
+from reconciler.writer import Remembered
+
+log = get_logger("start")
+
+STORE_PATIENCE = 5.0
+"""Seconds that a start waits for the store to say what was paused and approved."""
+
+
+async def recall(parts: Assembly) -> Remembered | None:
+    """What the store knows of before this start. A store that does not answer is reported and does without."""
+    try:
+        remembered = await parts.writer.load(STORE_PATIENCE)
+    except (StoreError, TimeoutError) as error:
+        reason = str(error) or f"it did not answer within {STORE_PATIENCE:g} s"
+        log.warning("store_not_available", reason=reason)
+        return None
+    gates, engine = parts.engine.gates, parts.engine
+    for row in remembered.pauses:
+        if row.until is None or row.until > engine.clock.wall():
+            gates.paused.pause(Pause(row.what, row.reason, row.at, row.until, row.by))
+    for revision in remembered.approvals:
+        gates.budget.approve(revision)
+    engine.first_pass_id(remembered.last_pass_id)
+    parts.metrics.paused.set(len(gates.paused.all()))
+    return remembered
+
+
+def _restored(rows: Sequence[ResourceRow]) -> Snapshot:
+    """A snapshot of what the store remembers."""
+    specs = spec_classes()
+    resources = []
+    for row in rows:
+        spec = specs[row.kind].model_validate(row.spec)
+        origin = Origin(row.source, row.file, row.line, row.column, row.path)
+        resources.append(Resource(ResourceId(row.kind, row.name), spec, origin, spec.generation()))
+    return Snapshot.of(resources)
+
+
+async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
+    """Feed the intake. A start whose YAML is unusable goes on with what the store remembers."""
+    async with contextlib.aclosing(parts.source.watch()) as trees:
+        async for loaded in trees:
+            parts.intake.take(loaded)
+            nothing_yet = not parts.engine.book.snapshot.revision
+            if loaded.problems and nothing_yet and remembered is not None and remembered.revision is not None:
+                row, resources = remembered.revision
+                try:
+                    snapshot = _restored(resources)
+                except (KeyError, ValueError) as error:
+                    log.error("last_revision_unusable", revision=row.revision, error=str(error))
+                    continue
+                log.warning("started_from_store", revision=row.revision, resources=len(resources))
+                parts.intake.restore(snapshot, str(loaded.problems[0]))
