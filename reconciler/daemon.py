@@ -100,7 +100,7 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
                 parts.notices.append(str(error))
                 http = None
             else:
-                parts.notices.extend(http.notices())
+                parts.notices.extend(http.notices)
         async with background(_tell_systemd(parts, Notifier()), "systemd"):
             yield
     finally:

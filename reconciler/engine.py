@@ -87,6 +87,7 @@ class Engine:
 
     def desire(self, snapshot: Snapshot, removed: Mapping[str, int] | None = None) -> None:
         """Make `snapshot` what should be. `removed` counts what it takes away, by kind (for the budget)."""
+        first = not self.book.snapshot.revision
         changed = self.book.take(snapshot)
         self.gates.budget.announce(removed or {})
         self.gates.paused.observing = self.book.observing()
@@ -95,6 +96,8 @@ class Engine:
             self.statuses.unsettle(scope)
             self.gates.backoff.clear([*resources, scope_id(scope)])
             self.queue.add(scope, None, "declared state changed")
+        if first:
+            self.look(self.scopes() - changed.keys(), "started")
 
     def scopes(self) -> set[Scope]:
         """All scopes: where something is declared, and where something of ours may be left."""
@@ -206,6 +209,8 @@ class Engine:
 
     async def _pass(self, work: Work) -> None:
         scope = work.scope
+        if not self.book.snapshot.revision:
+            return  # nothing is declared yet; `desire` asks for every scope
         retry = self._retries.pop(scope, None)
         if retry is not None:
             retry.cancel()

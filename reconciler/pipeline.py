@@ -62,11 +62,11 @@ class Pipeline:
             plan = controller.diff(view, observed)
         except ReconcilerError as error:
             return PassResult(view.scope, blind=error, started=started, ended=self._clock.now())
+        self._gates.budget.plan(view.scope, plan)
         if not plan:
             return PassResult(
                 view.scope, plan, looked_at=plan.looked_at, owned=plan.owned, started=started, ended=self._clock.now()
             )
-        self._gates.budget.plan(view.scope, plan)
         decisions = self._gates.admit(plan, Context(started, self._clock.wall(), view, plan), mounted)
         withheld = [decision for decision in decisions if decision.withheld is not None]
         admitted = [decision.group for decision in decisions if decision.withheld is None]

@@ -134,6 +134,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _path: Path = PrivateAttr(default=DEFAULT_PATH)
+    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     node: Word = Field(default_factory=lambda: os.uname().nodename)
     roles: Words = ()
@@ -195,7 +197,17 @@ class Settings(BaseModel):
         layers.add_file(path)
         layers.add_environment(os.environ if env is None else env)
         layers.add_flags(overrides or {})
-        return layers.settle()
+        settings = layers.settle()
+        settings._path, settings._overrides = path, dict(overrides or {})  # noqa: SLF001 (its own class)
+        return settings
+
+    def reload(self) -> Settings:
+        """The same file and flags, and the environment of this process, read again. Raises SettingsError."""
+        return Settings.load(self._path, overrides=self._overrides)
+
+    def shown_store_url(self) -> str:
+        """The store's URL without its password."""
+        return without_password(self.store_url)
 
     def effective(self) -> tuple[Setting, ...]:
         """Every value with its origin, sorted as declared, secrets hidden."""

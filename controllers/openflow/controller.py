@@ -21,6 +21,9 @@ from reconciler.errors import NotReady, ReconcilerError, TerminalError
 
 NAME = "flow"
 
+FIRST_CONNECTION = 0.5
+"""Seconds that the first look at a bridge waits for its connection."""
+
 
 @dataclass(slots=True)
 class _Bridge:
@@ -72,8 +75,11 @@ class OpenFlowController:
     # -- the pass ---------------------------------------------------------------------------------------------------
 
     async def observe(self, view: View, focus: Focus) -> Observed:
+        new = view.scope.name not in self._bridges
         bridge = self._bridge(view.scope.name)
         switch = bridge.switch
+        if new:
+            await self._first_connection(switch)
         if not switch.ready:
             raise NotReady(f"bridge {view.scope.name} does not answer OpenFlow: {switch.problem}")
         before = bridge.builder.table
@@ -96,6 +102,14 @@ class OpenFlowController:
         return Observed(
             switch.bridge, switch.flows, table, frozenset(keys), frozenset(users), bridge.forms, bridge.names
         )
+
+    async def _first_connection(self, switch: Switch) -> None:
+        """A switch that is there answers within milliseconds; it would only be told as waiting."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FIRST_CONNECTION
+        exists = (self._rundir / f"{switch.bridge}.mgmt").exists()
+        while exists and not switch.ready and loop.time() < deadline:
+            await asyncio.sleep(0.001)
 
     def _declared_ports(self, everything: Resources, bridge: str) -> frozenset[str]:
         """Names of the ports and bonds declared for `bridge`."""

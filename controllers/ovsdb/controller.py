@@ -74,7 +74,7 @@ class OvsdbController:
             row = interfaces.get(name)
             if row is not None and row.ofport is not None and row.ofport > 0:
                 self._ofports[name] = row.ofport
-            if row is not None and row.ofport is None:
+            if row is not None and (row.ofport is None or row.error):
                 self._waiting.setdefault(name, now)
             else:
                 self._waiting.pop(name, None)

@@ -16,6 +16,9 @@ from reconciler.contract import Change, Disruption, Finding, Outcome, Verb
 VSWITCHD_DEADLINE = 10.0
 """Seconds that vswitchd may take to give a port its number before we call that a failure."""
 
+PEER_DEADLINE = 2.0
+"""Seconds that a patch port may have an error although its peer is there."""
+
 
 def look(draft: Draft, name: str) -> None:
     """Compare the port or bond `name`."""
@@ -100,6 +103,8 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
         _create(draft, resource, spec, why, instead_of=row)
         return
     broken = next((i for i in rows.values() if i.error or i.ofport == -1), None)
+    if broken is not None and broken.type == "patch" and _peer_may_come(draft, resource, broken):
+        broken = None
     port = port_row(spec, draft.observed.owner).difference(row)
     parts: dict[str, Part] = {name: wanted[name].difference(rows[name]) for name in rows}
     if broken is not None and not parts[broken.name] and not port:
@@ -110,8 +115,14 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
         parts[name] = _with_number(parts[name], spec, interface)
     if port or any(parts.values()):
         _set(draft, resource, row, rows, port, parts)
-    elif any(interface.ofport is None for interface in rows.values()):
+    elif any(interface.ofport is None or interface.error for interface in rows.values()):
         _waiting(draft, resource)
+
+
+def _peer_may_come(draft: Draft, resource: Resource, interface: InterfaceRow) -> bool:
+    """The error of a patch port is mostly its peer's absence, and vswitchd clears it when the peer is there."""
+    peer = interface.options.get("peer", "")
+    return peer not in draft.replica.ports or draft.observed.waiting.get(resource.id.name, 0.0) < PEER_DEADLINE
 
 
 def _with_number(part: Part, spec: PortSpec | BondSpec, interface: InterfaceRow) -> Part:
@@ -148,6 +159,12 @@ def _set(
 
 def _waiting(draft: Draft, resource: Resource) -> None:
     since = draft.observed.waiting.get(resource.id.name, 0.0)
+    interface = draft.replica.interfaces.get(resource.id.name)
+    if interface is not None and interface.type == "patch" and interface.error:
+        peer = ResourceId("port", interface.options.get("peer", ""))
+        reason = f"Open vSwitch says: {interface.error}"
+        draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, (peer,), recheck=PEER_DEADLINE))
+        return
     if since >= VSWITCHD_DEADLINE:
         reason = (
             f"vswitchd has not made port {resource.id.name} within {VSWITCHD_DEADLINE:.0f} s; is ovs-vswitchd running?"

@@ -47,9 +47,7 @@ def _define(model: type[BaseModel], name: str, given: frozenset[str], defs: dict
     """Put the schema of a body into `defs` and return a reference to it. `given` fields are not part of a body."""
     schema = model.model_json_schema(ref_template=_REFS)
     defs |= schema.pop("$defs", {})
-    schema["properties"] = {
-        field: _written(rule) for field, rule in schema["properties"].items() if field not in given
-    }
+    schema["properties"] = {field: _written(rule) for field, rule in schema["properties"].items() if field not in given}
     required = [field for field in schema.pop("required", []) if field not in given]
     if required:
         schema["required"] = required

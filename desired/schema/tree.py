@@ -133,19 +133,25 @@ def _listed(directory: Path, problems: list[Problem]) -> tuple[list[Path], list[
     """Return the YAML files and the directories in a directory, each sorted."""
     files, directories = [], []
     try:
-        names = sorted(os.listdir(directory))
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError as error:
         problems.append(Problem(f"cannot be listed: {error.strerror}", str(directory)))
         return [], []
-    for name in names:
-        path = directory / name
-        if name.startswith("."):
+    for entry in entries:
+        if entry.name.startswith("."):
             continue
-        if name.endswith(SUFFIXES) and not path.is_dir():
-            files.append(path)
-        elif path.is_dir():
-            directories.append(path)
+        if _is_directory(entry):
+            directories.append(Path(entry.path))
+        elif entry.name.endswith(SUFFIXES):
+            files.append(Path(entry.path))
     return files, directories
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; under a file's name, reading it says so
+        return False
 
 
 def _read(file: Path, problems: list[Problem]) -> bytes | None:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from desired.store import StoreError
 from reconciler import __version__
 from reconciler.doors import look, tree, work
 from reconciler.doors.options import ForceOption, NodeOption, OnlyOption, Output, OutputOption, TimeoutOption
@@ -38,7 +39,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(  # noqa: PLR0913 (the options of --once stand on the program itself)
+def root(  # noqa: PLR0913, PLR0917 (the options of --once stand on the program itself)
     ctx: typer.Context,
     config: Annotated[
         Path | None,
@@ -120,6 +121,9 @@ def _dispatch(argv: list[str]) -> int:
     printer = Printer()
     try:
         return int(typer.main.get_command(app).main(argv, prog_name="reconcile", standalone_mode=False) or 0)
+    except StoreError as error:
+        printer.complain(str(error))
+        return ExitCode.UNREACHABLE
     except (SettingsError, TreeError) as error:
         printer.complain("\n".join(line.text for line in problem_lines(error.problems)))
     except ConflictError as error:

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.contract import PassRecord
 from reconciler.doors import wire
+from reconciler.doors.client import DaemonAbsentError, DaemonSilentError
 from reconciler.doors.options import OutputOption, duration
 from reconciler.doors.session import Session, now
 from reconciler.doors.show import Line, Lines, status_lines, story_lines
@@ -55,10 +56,12 @@ def history(
     session: Session = ctx.obj
     session.take(output)
     after = None if since is None else now() - since
-    daemon = session.daemon_or_none(wait=0) if session.client_listens() else None
-    if daemon is not None:
-        records = daemon.history(resource=resource, since=after, limit=limit)
-    else:
+    try:
+        records = session.client.history(resource=resource, since=after, limit=limit)
+    except DaemonAbsentError:
+        records = stored.history(session, resource, after, limit)
+    except DaemonSilentError as error:
+        session.printer.complain(f"{error}; reading the store")
         records = stored.history(session, resource, after, limit)
     session.printer.answer(records, _journal(records), Sequence[PassRecord])
     return ExitCode.CONVERGED

@@ -8,21 +8,39 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reconciler.doors.client import ControlClient, DaemonAbsentError, DaemonSilentError, lock_holder
 from reconciler.doors.options import Output
 from reconciler.doors.show import Printer
 from reconciler.errors import DriverError
+from reconciler.report import OnceResult
 from reconciler.settings import DEFAULT_PATH, Settings
+
+if TYPE_CHECKING:
+    from desired.schema import Loaded
+    from desired.store import Store
 
 LOCK_POLL = 0.1
 ABSENT_ADVICE = "start it with 'systemctl start reconciler' or 'reconcile run'"
+
+
+class Root(Protocol):
+    """What the doors use of `reconciler.daemon`."""
+
+    @property
+    def run_once(self) -> Callable[..., Coroutine[Any, Any, OnceResult]]: ...
+
+    @property
+    def open_store(self) -> Callable[[Settings], Store]: ...
+
+    @property
+    def load_desired(self) -> Callable[[Settings, str, Sequence[str]], Loaded]: ...
 
 
 @dataclass
@@ -94,7 +112,7 @@ class Session:
             threading.Event().wait(LOCK_POLL)
             waited += LOCK_POLL
 
-    def here(self) -> ModuleType:
+    def here(self) -> Root:
         """The composition root, for working in this process; its warnings go to standard error."""
         from reconciler import daemon, logs  # noqa: PLC0415 (the engine and its libraries)
 

@@ -67,10 +67,14 @@ class Printer:
 
 
 def _write(stream: TextIO, lines: Iterable[Line]) -> None:
-    if not stream.isatty() or os.environ.get("NO_COLOR"):
+    if stream.isatty() and not os.environ.get("NO_COLOR"):
+        _color(stream, lines)
+    else:
         stream.writelines(f"{line.text}\n" for line in lines)
         stream.flush()
-        return
+
+
+def _color(stream: TextIO, lines: Iterable[Line]) -> None:
     from rich.console import Console  # noqa: PLC0415 (heavy, and only for terminals)
     from rich.text import Text  # noqa: PLC0415
 

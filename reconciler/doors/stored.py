@@ -25,7 +25,7 @@ class TreeError(ConfigError):
 @contextlib.contextmanager
 def opened(session: Session) -> Iterator[Store]:
     """The node's store, open. Raises StoreError."""
-    store: Store = session.here().open_store(session.settings)
+    store = session.here().open_store(session.settings)
     store.open()
     try:
         yield store

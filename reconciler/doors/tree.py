@@ -104,13 +104,11 @@ def _load(
     session: Session, directory: Path | None, node: str | None, roles: Sequence[str] | None
 ) -> tuple[Loaded, str]:
     """What is declared for the node asked for, and that node's name. `roles` given replace the settings'."""
-    from reconciler import daemon  # noqa: PLC0415 (the engine and its libraries)
-
     if directory is not None:
         session.overrides["desired"] = str(directory.absolute())
     settings = session.settings
     name = node or settings.node
-    loaded: Loaded = daemon.load_desired(settings, name, tuple(roles) if roles else settings.roles)
+    loaded = session.here().load_desired(settings, name, tuple(roles) if roles else settings.roles)
     return loaded, name
 
 

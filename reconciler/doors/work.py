@@ -15,7 +15,8 @@ from reconciler.doors import stored, words
 from reconciler.doors.options import ForceOption, OnlyOption, OutputOption, TimeoutOption, duration
 from reconciler.doors.session import Session, caller, now
 from reconciler.doors.show import Line, Lines, once_lines
-from reconciler.report import Budget, ExitCode, Pause
+from reconciler.lock import LockHeldError
+from reconciler.report import Budget, ExitCode, OnceResult, Pause
 
 WAIT_SECONDS = 5.0
 DEFAULT_TIMEOUT = "60"
@@ -27,16 +28,24 @@ WhatArgument = Annotated[
 
 def once(session: Session, *, only: str | None, dry_run: bool, timeout: float) -> int:
     """``reconcile --once``: asks the daemon, or works here when nobody holds the node."""
-    daemon = session.daemon_or_none(wait=timeout)
-    if daemon is not None:
-        result = daemon.once(only=only, dry_run=dry_run, timeout=timeout)
-    else:
-        run_once = session.here().run_once
-        result = asyncio.run(
-            run_once(session.settings, only=only, dry_run=dry_run, timeout=timeout, force=session.force)
-        )
+    result: OnceResult | None = None
+    while result is None:
+        daemon = session.daemon_or_none(wait=timeout)
+        if daemon is not None:
+            result = daemon.once(only=only, dry_run=dry_run, timeout=timeout)
+        else:
+            result = _once_here(session, only, dry_run=dry_run, timeout=timeout)
     session.printer.answer(result, once_lines(result, dry_run=dry_run))
     return result.exit_code
+
+
+def _once_here(session: Session, only: str | None, *, dry_run: bool, timeout: float) -> OnceResult | None:
+    """None when somebody took the node's lock in the moment before we could."""
+    run_once = session.here().run_once
+    try:
+        return asyncio.run(run_once(session.settings, only=only, dry_run=dry_run, timeout=timeout, force=session.force))
+    except LockHeldError:
+        return None
 
 
 def run(ctx: typer.Context) -> int:

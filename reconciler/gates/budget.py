@@ -71,10 +71,12 @@ class Budget:
             for kind, rids in counted(group.changes).items():
                 wants.setdefault(kind, []).extend(rids)
         known = self._scopes.get(scope)
+        owned = plan.owned
         if plan.looked_at is not None and known is not None:
             owned = known.owned
-        else:
-            owned = plan.owned
+            for kind, rids in known.wants.items():
+                wants.setdefault(kind, []).extend(rid for rid in rids if rid not in plan.looked_at)
+        wants = {kind: rids for kind, rids in wants.items() if rids}
         if wants or owned:
             self._scopes[scope] = _Scope(owned, wants)
         else:

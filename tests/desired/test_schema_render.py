@@ -21,9 +21,9 @@ from desired.snapshot import Snapshot
 EXAMPLE = Path(__file__).parents[2] / "desired" / "examples" / "three-node-gre"
 GOLDEN = Path(__file__).parent / "golden"
 
-lines = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" :#,[]{}&*!|>'\"%@`"), max_size=12).filter(
-    lambda text: text.isprintable() and text == text.strip()
-)
+lines = st.text(
+    st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" :#,[]{}&*!|>'\"%@`"), max_size=12
+).filter(lambda text: text.isprintable() and text == text.strip())
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,14}", fullmatch=True)
 maps = st.dictionaries(lines, lines, max_size=3).filter(lambda found: "reconciler" not in found)
 modes = st.sampled_from(list(Mode))
@@ -161,7 +161,14 @@ def test_the_editors_schema_describes_every_section_and_takes_an_empty_document(
     schema = json_schema(SECTIONS)
     assert all(schema["properties"][section.name]["description"] for section in SECTIONS)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    for document in (None, {}, {"bridges": None}, {"bridges": {"br0": None}}, {"x-any": [1]}, {"flows": {"b": ["a", {"flow": "a"}]}}):
+    for document in (
+        None,
+        {},
+        {"bridges": None},
+        {"bridges": {"br0": None}},
+        {"x-any": [1]},
+        {"flows": {"b": ["a", {"flow": "a"}]}},
+    ):
         assert conforms(document, schema, schema)
 
 

@@ -46,7 +46,9 @@ def spec(text: str, rid: str) -> Spec:
     return resources(text)[rid].spec
 
 
-@pytest.mark.parametrize("written", ["5", "true", "yes", "on", "1.50", "0x10", "10:20:30", "2001-01-01", "1_000", "flow"])
+@pytest.mark.parametrize(
+    "written", ["5", "true", "yes", "on", "1.50", "0x10", "10:20:30", "2001-01-01", "1_000", "flow"]
+)
 def test_a_value_of_a_string_map_is_its_source_text(written: str) -> None:
     found = spec(f"bridges: {{br0: {{other_config: {{key: {written}}}}}}}", "bridge/br0")
     assert isinstance(found, BridgeSpec)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,13 +42,15 @@ class Mount(IntFlag):
     PRIVATE = 1 << 18
 
 
-class Capability(IntFlag):
-    """Numbers of capabilities(7) that a sandboxed node must not have: they act on the whole machine."""
+class Capability(IntEnum):
+    """Numbers (not bits) of capabilities(7) that a sandboxed node must not have: they act on the whole machine."""
 
     SYS_MODULE = 16
     SYS_RAWIO = 17
     SYS_BOOT = 22
     SYS_TIME = 25
+    MKNOD = 27
+    SYSLOG = 34
 
 
 def unshare(namespaces: Clone) -> None:

@@ -158,11 +158,11 @@ def _node(order: Order, door: socket.socket, *, terminal: bool) -> int:
     services = Services()
     services.start()
     os.environ["SANDBOX"] = order.name
+    door.listen()
     command = spawn(list(order.command), cwd=order.directory)
     if terminal:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have ended already
             os.tcsetpgrp(0, command.pid)
-    door.listen()
     return _watch(order, services, command.pid)
 
 
@@ -217,6 +217,7 @@ def _enter(order: Order) -> NoReturn:
     os.environ["SANDBOX"] = order.name
     os.environ["PS1"] = f"[sandboxed node {order.name}] \\w # "
     namespaces = ("--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup")
+    kernel.drop_capabilities()
     argv = ["nsenter", f"--target={node}", *namespaces, f"--wdns={order.directory}", "--", *order.command]
     os.execvp(argv[0], argv)
 
