@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ from reconciler.lock import node_lock
 from reconciler.logs import get_logger
 from reconciler.once import background, run_once
 from reconciler.settings import Settings
-from reconciler.start import follow_files, recall
+from reconciler.start import follow_files, recall, recall_late
 
 __all__ = ["load_desired", "open_store", "run_daemon", "run_once"]
 
@@ -65,6 +66,9 @@ async def _supervise(parts: Assembly) -> None:
         parts.engine.look(parts.engine.scopes(), "started")
         group.create_task(follow_files(parts, remembered), name="files")
         group.create_task(_remember_statuses(parts), name="statuses")
+        group.create_task(_freeze(parts), name="freeze")
+        if remembered is None:
+            group.create_task(recall_late(parts), name="recall")
 
 
 async def _remember_statuses(parts: Assembly) -> None:
@@ -81,6 +85,15 @@ async def _remember_statuses(parts: Assembly) -> None:
             parts.metrics.stream(stream.name, ready=stream.ready)
             if stream.last_event is not None:
                 parts.metrics.stream_event(stream.name, stream.last_event)
+
+
+async def _freeze(parts: Assembly) -> None:
+    """Once the node is as declared, what lives now lives long: a full collection of it would stall the loop."""
+    while not parts.engine.converged():
+        await asyncio.sleep(0.5)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 100)
 
 
 @contextlib.asynccontextmanager

@@ -99,6 +99,11 @@ class Engine:
         if first:
             self.look(self.scopes() - changed.keys(), "started")
 
+    def was_converged(self) -> None:
+        """The current state was reached before this start: what differs from it now is drift."""
+        for rid, resource in self.book.snapshot.resources.items():
+            self._converged_once.setdefault(rid, resource.generation)
+
     def scopes(self) -> set[Scope]:
         """All scopes: where something is declared, and where something of ours may be left."""
         left = {scope for controller in self._controllers.values() for scope in controller.scopes()}
@@ -274,14 +279,18 @@ class Engine:
         """Backoff and contention of what was tried. Returns when each failed resource is tried again."""
         until: dict[ResourceId, float] = {}
         for change in result.done:
-            self.gates.backoff.succeeded(change.resource)
             if self._is_drift(change):
                 self.gates.contention.repaired(change, now)
         for failure in result.failed:
             rid = failure.change.resource
             until[rid] = self.gates.backoff.failed(
-                rid, generation=self._generation(rid), error=str(failure.error), now=now
+                rid,
+                generation=self._generation(rid),
+                error=str(failure.error),
+                now=now,
+                action=type(failure.change.action),
             )
+        self._charge_unanswered(result, now)
         sid = scope_id(result.scope)
         if isinstance(result.blind, NotReady):
             self.gates.backoff.clear()  # what they failed on has gone away with the stream
@@ -290,6 +299,17 @@ class Engine:
         else:
             self.gates.backoff.succeeded(sid)
         return until
+
+    def _charge_unanswered(self, result: PassResult, now: float) -> None:
+        """What was done but not yet taken up by its target (a port without a number) may not be done over and over."""
+        waits = {f.resource: f.reason for f in result.findings if f.recheck is not None}
+        for change in result.done:
+            reason = waits.get(change.resource)
+            if reason is not None:
+                rid, action = change.resource, type(change.action)
+                self.gates.backoff.failed(
+                    rid, generation=self._generation(rid), error=reason, now=now, action=action
+                )
 
     def _failed_scope(self, scope: Scope, error: Exception) -> float:
         return self.gates.backoff.failed(scope_id(scope), generation=0, error=str(error), now=self.clock.now())
@@ -313,12 +333,15 @@ class Engine:
         if result.blind is not None:
             return
         declared = self.book.resources(result.scope)
+        failing = self.gates.backoff.failing()
         for rid in declared if result.looked_at is None else result.looked_at:
             resource = declared.get(rid)
             if resource is None:
                 self._converged_once.pop(rid, None)
             elif rid not in verdict.found:
                 self._converged_once[rid] = resource.generation
+                if failing:
+                    self.gates.backoff.succeeded(rid)
         for change in result.done:
             if change.resource not in declared:
                 self._converged_once.pop(change.resource, None)

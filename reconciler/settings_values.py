@@ -18,7 +18,7 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[smhdw]?)")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,14}")
-_OVSDB = re.compile(r"unix:/\S+|(tcp|ssl):\S+:[0-9]+")
+_OVSDB = re.compile(r"unix:/\S+")
 
 
 def parse_duration(text: str) -> float:
@@ -90,7 +90,7 @@ def _lower(value: object) -> object:
 
 def _ovsdb(text: str) -> str:
     if not _OVSDB.fullmatch(text):
-        raise ValueError(f"{text!r} is no OVSDB remote; right would be unix:/run/openvswitch/db.sock or tcp:HOST:6640")
+        raise ValueError(f"{text!r} is no OVSDB remote; right would be unix:/run/openvswitch/db.sock (a unix socket)")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 
@@ -21,22 +22,35 @@ STORE_PATIENCE = 5.0
 
 
 async def recall(parts: Assembly) -> Remembered | None:
-    """What the store knows of before this start. A store that does not answer is reported and does without."""
+    """What the store knows of before this start. A store that does not answer is reported and done without."""
     try:
         remembered = await parts.writer.load(STORE_PATIENCE)
     except (StoreError, TimeoutError) as error:
         reason = str(error) or f"it did not answer within {STORE_PATIENCE:g} s"
         log.warning("store_not_available", reason=reason)
         return None
+    take_over(parts, remembered)
+    return remembered
+
+
+def take_over(parts: Assembly, remembered: Remembered) -> None:
+    """Put the pauses and approvals of before into force."""
     gates, engine = parts.engine.gates, parts.engine
+    known = {pause.what for pause in gates.paused.all()}
     for row in remembered.pauses:
-        if row.until is None or row.until > engine.clock.wall():
+        if row.what not in known and (row.until is None or row.until > engine.clock.wall()):
             gates.paused.pause(Pause(row.what, row.reason, row.at, row.until, row.by))
     for revision in remembered.approvals:
         gates.budget.approve(revision)
     engine.first_pass_id(remembered.last_pass_id)
     parts.metrics.paused.set(len(gates.paused.all()))
-    return remembered
+
+
+async def recall_late(parts: Assembly) -> None:
+    """The store was away at the start: what it remembers is put into force when it is back."""
+    while not parts.writer.available:
+        await asyncio.sleep(1.0)
+    await recall(parts)
 
 
 def _restored(rows: Sequence[ResourceRow]) -> Snapshot:
@@ -54,8 +68,11 @@ async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
     """Feed the intake. A start whose YAML is unusable goes on with what the store remembers."""
     async with contextlib.aclosing(parts.source.watch()) as trees:
         async for loaded in trees:
+            first = not parts.engine.book.snapshot.revision
             parts.intake.take(loaded)
             nothing_yet = not parts.engine.book.snapshot.revision
+            if first and not nothing_yet:
+                _compare_with_before(parts, remembered)
             if loaded.problems and nothing_yet and remembered is not None and remembered.revision is not None:
                 row, resources = remembered.revision
                 try:
@@ -65,3 +82,11 @@ async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
                     continue
                 log.warning("started_from_store", revision=row.revision, resources=len(resources))
                 parts.intake.restore(snapshot, str(loaded.problems[0]))
+
+
+def _compare_with_before(parts: Assembly, remembered: Remembered | None) -> None:
+    """When the node had reached this very revision before, whatever differs now is drift and is called so."""
+    before = remembered.revision[0] if remembered is not None and remembered.revision is not None else None
+    current = parts.engine.book.snapshot.revision
+    if before is not None and before.applied is not None and before.revision == current:
+        parts.engine.was_converged()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -231,6 +232,11 @@ class Pairs(Section):
         yield from ()
 
 
+@lru_cache
+def _adapter(name_type: Any) -> TypeAdapter[str]:
+    return TypeAdapter(name_type)
+
+
 def _are(count: int) -> str:
     return "is one" if count == 1 else f"are {count}"
 
@@ -238,7 +244,7 @@ def _are(count: int) -> str:
 def name_ok(walker: Walker, name_type: Any, node: Scalar, path: str) -> bool:
     """Check a name against its annotated type; False after adding a problem."""
     try:
-        TypeAdapter(name_type).validate_python(node.text)
+        _adapter(name_type).validate_python(node.text)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             walker.problems.add(str(detail.get("ctx", {}).get("error", detail["msg"])), node, path=path)

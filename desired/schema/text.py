@@ -64,6 +64,8 @@ class MapNode:
     line: int
     column: int
     pairs: list[tuple[Node, Node]] = field(default_factory=list)
+    entries: dict[str, tuple[Scalar, Node]] | None = None
+    """The pairs by key, once `desired.schema.walk` has looked at them."""
 
 
 Node = Scalar | ListNode | MapNode

@@ -28,16 +28,14 @@ class Walker:
     def __init__(self, problems: Problems, size: int) -> None:
         self.problems = problems
         self._left = _VISITS + size
-        self._mappings: dict[int, Entries] = {}
 
     def mapping(self, node: Node, path: str, *, hint: str = "") -> Entries:
         """Return the entries of a mapping; of anything else a problem and nothing. Null is an empty mapping."""
         if isinstance(node, MapNode):
-            known = self._mappings.get(id(node))
-            if known is None:
-                known = self._mappings[id(node)] = self._entries(node, path)
-            self._spend(len(known))
-            return known
+            if node.entries is None:
+                node.entries = self._entries(node, path)
+            self._spend(len(node.entries))
+            return node.entries
         if not (isinstance(node, Scalar) and node.null):
             self.problems.add(f"must be a mapping, not {shown(node)}", node, path=path, hint=hint)
         return {}

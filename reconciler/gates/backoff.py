@@ -21,6 +21,7 @@ class _Failing:
     until: float
     generation: int
     error: str
+    action: type | None
 
 
 class Backoff:
@@ -30,14 +31,16 @@ class Backoff:
         self._first, self._longest, self._chance = first, longest, chance
         self._failing: dict[ResourceId, _Failing] = {}
 
-    def failed(self, resource: ResourceId, *, generation: int, error: str, now: float) -> float:
-        """Note a failure; returns when to try again (monotonic seconds)."""
+    def failed(
+        self, resource: ResourceId, *, generation: int, error: str, now: float, action: type | None = None
+    ) -> float:
+        """Note a failure; returns when to try again (monotonic seconds). Only `action`, if given, has to wait."""
         known = self._failing.get(resource)
         delay = self._first
         if known is not None and known.generation == generation:
             delay = min(self._longest, known.delay * 2)
         until = now + delay * (1 + JITTER * (self._chance() - 0.5))
-        self._failing[resource] = _Failing(delay, until, generation, error)
+        self._failing[resource] = _Failing(delay, until, generation, error, action)
         return until
 
     def succeeded(self, resource: ResourceId) -> None:
@@ -60,6 +63,8 @@ class Backoff:
     def change(self, change: Change, ctx: Context) -> Withheld | None:
         known = self._failing.get(change.resource)
         if known is None or known.until <= ctx.now:
+            return None
+        if known.action is not None and known.action is not type(change.action):
             return None
         resource = ctx.view.resources.get(change.resource)
         if resource is not None and resource.generation != known.generation:

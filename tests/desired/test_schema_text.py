@@ -106,6 +106,16 @@ def test_the_mode_of_a_document_is_the_default_of_its_resources_only() -> None:
     assert modes == {"bridge/a": Mode.OBSERVE, "bridge/b": Mode.ENFORCE, "bridge/c": Mode.ENFORCE}
 
 
+def test_documents_of_one_file_are_read_apart() -> None:
+    text = "---\n".join(f"apply_to: {{nodes: [n{n}]}}\nbridges: {{br{n}: {{mtu: {n + 100}}}}}\n" for n in range(300))
+    content = read(text)
+    assert content.problems == ()
+    for n, document in enumerate(content.documents):
+        assert document.apply_to is not None
+        assert document.apply_to.nodes == (f"n{n}",)
+        assert [one.resource.id.name for one in document.declared] == [f"br{n}"]
+
+
 def test_every_resource_knows_its_line_column_and_path() -> None:
     found = resources("ports:\n  tap1: {bridge: b}\nflows:\n  br0:\n    - actions=drop\n")
     assert str(found["port/tap1"].origin) == "t.yaml:2:3"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
-_FLOWS = "ovs-ofctl --no-stats dump-flows br-tun | sort"
+_FLOWS = "ovs-ofctl --no-stats --names dump-flows br-tun | sort"
 
 
 def test_the_example_is_applied_and_what_is_broken_in_a_second_terminal_comes_back(tmp_path: Path) -> None:
@@ -63,9 +62,7 @@ def _demo(log: Path) -> Iterator[Callable[[str], str]]:
         ).stdout
 
     with log.open("w") as output:
-        demo = subprocess.Popen(
-            ["./demo", "--name", name], cwd=CHECKOUT, env={**os.environ}, stdin=null, stdout=output, stderr=output
-        )
+        demo = subprocess.Popen(["./demo", "--name", name], cwd=CHECKOUT, stdin=null, stdout=output, stderr=output)
         try:
             yield inside
             demo.send_signal(signal.SIGINT)

@@ -75,7 +75,7 @@ async def test_flows_of_other_openflow_versions_are_told_and_do_not_stop_the_oth
 
 async def test_a_missing_port_is_named_wherever_it_stands() -> None:
     right = "in_port=p1,actions=output:patch-tun"
-    texts = ("in_port=tap1,actions=drop", "actions=output:tap1", "ip,actions=resubmit(tap2,5)", "actions=enqueue:tap1:3",
+    texts = ("in_port=tap1,actions=drop", "actions=output:tap1", "actions=resubmit(tap2,5)", "actions=enqueue:tap1:3",
              "actions=output(port=tap1,max_len=64)", "in_port=tap1,actions=output:tap2", right)  # fmt: skip
     *missing, good = await compiled(*texts)
     assert isinstance(good, Compiled)
@@ -103,7 +103,8 @@ async def test_thousands_of_flows_that_miss_one_port_take_no_longer_than_a_few_r
 @pytest.mark.parametrize(
     "text",
     [
-        "", "   ", "#", "actions=drop # comment", "ip,actions=drop\nactions=normal", "ip\r,actions=drop", "ip,\0actions=drop",
+        "", "   ", "#", "actions=drop # comment", "ip,actions=drop\nactions=normal", "ip\r,actions=drop",
+        "ip,\0actions=drop",
         "delete", "delete table=0", "delete_strict ip", "modify ip,actions=drop", "add ip,actions=drop", "-", "--help",
         "-O OpenFlow10 actions=drop", "cookie=7,actions=drop", "ip,cookie=0x7,actions=drop", "cookie=1/1,actions=drop",
         "$(touch /tmp/x)", "; true", "a\ud800b,actions=drop",
@@ -168,5 +169,5 @@ async def test_a_missing_ovs_ofctl_is_told(tmp_path: Path, monkeypatch: pytest.M
 async def test_an_ovs_ofctl_that_fails_otherwise_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "echo 'out of order' >&2; exit 3")
     monkeypatch.setitem(ofctl._ENVIRONMENT, "PATH", f"{tmp_path}:{ofctl._ENVIRONMENT['PATH']}")
-    with pytest.raises(DriverError, match="status 3.*out of order"):
+    with pytest.raises(DriverError, match=r"status 3.*out of order"):
         await FlowCompiler().compile(["actions=drop"], PORTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from pathlib import Path
 
@@ -246,14 +245,11 @@ async def test_a_vswitchd_that_does_not_answer_is_told_and_left(ovs: PrivateOvs)
     ovs.add_bridge("br0", "fail_mode=secure")
     async with following(ovs, "br0", timeout=0.3, probe_after=0.2) as followed:
         switch = followed.switch
-        ovs.vswitchd.signal(signal.SIGSTOP)
-        try:
+        with ovs.vswitchd.frozen():
             with pytest.raises(DriverError, match=r"did not answer within 0\.3 s"):
                 await switch.apply(some(1))
             await until(lambda: not switch.ready)
             await until(lambda: "did not answer" in switch.problem)
-        finally:
-            ovs.vswitchd.signal(signal.SIGCONT)
         await until(lambda: switch.ready)
         await followed.proven()
 
@@ -264,11 +260,8 @@ async def test_a_silent_switch_is_probed_and_left_when_it_does_not_answer(ovs: P
         await asyncio.sleep(0.5)
         assert followed.events == []
         assert asyncio.get_running_loop().time() - followed.switch.last_event < 0.3
-        ovs.vswitchd.signal(signal.SIGSTOP)
-        try:
+        with ovs.vswitchd.frozen():
             await until(lambda: (None, "switch connection lost") in followed.events)
-        finally:
-            ovs.vswitchd.signal(signal.SIGCONT)
         await until(lambda: followed.switch.ready)
 
 
