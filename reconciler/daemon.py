@@ -22,6 +22,7 @@ from reconciler.errors import ConfigError, DriverError
 from reconciler.lock import node_lock
 from reconciler.logs import get_logger
 from reconciler.once import background, run_once
+from reconciler.report import Stream
 from reconciler.settings import Settings
 from reconciler.start import follow_files, recall, recall_late
 
@@ -80,11 +81,20 @@ async def _remember_statuses(parts: Assembly) -> None:
             last = engine.last_news
             parts.writer.statuses(engine.statuses.not_right())
         parts.metrics.store_available.set(parts.writer.available)
-        parts.metrics.budget_waiting.set(sum(b.wanted for b in parts.node.status().budgets))
-        for stream in streams(parts.catalog, parts.source, parts.engine.clock):
-            parts.metrics.stream(stream.name, ready=stream.ready)
-            if stream.last_event is not None:
-                parts.metrics.stream_event(stream.name, stream.last_event)
+        parts.metrics.budget_waiting.set(sum(budget.wanted for budget in parts.node.budgets()))
+        _measure_streams(parts)
+
+
+def _measure_streams(parts: Assembly) -> None:
+    """One series for all switches: a bridge's name is no label. The stream is ready when all of them are."""
+    by_kind: dict[str, list[Stream]] = {}
+    for stream in streams(parts.catalog, parts.source, parts.engine.clock):
+        by_kind.setdefault(stream.name.partition(" ")[0], []).append(stream)
+    for name, members in by_kind.items():
+        parts.metrics.stream(name, ready=all(stream.ready for stream in members))
+        heard = [stream.last_event for stream in members if stream.last_event is not None]
+        if heard:
+            parts.metrics.stream_event(name, min(heard))
 
 
 async def _freeze(parts: Assembly) -> None:
@@ -133,7 +143,7 @@ async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
         healthy, _ = parts.node.healthy()
         if healthy:
             notifier.alive()
-        outcome = parts.node.status().outcome
+        outcome = parts.engine.statuses.outcome()
         if outcome != told:
             told = outcome
             notifier.status(f"{outcome}")

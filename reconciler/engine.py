@@ -63,7 +63,7 @@ class Engine:
         self._controllers = {controller.name: controller for controller in controllers}
         self.statuses = StatusBook()
         self.book = DesiredBook(controllers)
-        self.gates = Gates.build(settings, converged=self.statuses.converged, chance=clock.chance)
+        self.gates = Gates.build(settings, usable=self._usable, chance=clock.chance)
         self.queue = ScopeQueue(clock)
         self._pipeline = Pipeline(self._controllers, self.gates, clock)
         self._sinks = list(sinks)
@@ -259,7 +259,7 @@ class Engine:
         entry = journal_entry(result, verdict, known=known, is_drift=self._is_drift, entry=frame)
         before = self.statuses.settled
         if result.blind is not None:
-            changed = self.statuses.update(scope, frozenset([scope_id(scope)]), verdict.found)
+            changed = self.statuses.update(scope, None, verdict.found)
             self.statuses.unsettle(scope)
         else:
             looked_at = None if result.looked_at is None else result.looked_at | {scope_id(scope)}
@@ -307,9 +307,7 @@ class Engine:
             reason = waits.get(change.resource)
             if reason is not None:
                 rid, action = change.resource, type(change.action)
-                self.gates.backoff.failed(
-                    rid, generation=self._generation(rid), error=reason, now=now, action=action
-                )
+                self.gates.backoff.failed(rid, generation=self._generation(rid), error=reason, now=now, action=action)
 
     def _failed_scope(self, scope: Scope, error: Exception) -> float:
         return self.gates.backoff.failed(scope_id(scope), generation=0, error=str(error), now=self.clock.now())
@@ -366,18 +364,21 @@ class Engine:
         if not self._waiting:
             return
         for ref in list(self._waiting):
-            met = (ref in self.statuses.settled and ref not in before) if isinstance(ref, Scope) else (
-                self.statuses.converged(ref) and ref in self.book.snapshot.resources
-                and self.statuses.seen(self._scope_of(ref))
-            )  # fmt: skip
+            met = ref in self.statuses.settled - before if isinstance(ref, Scope) else self._usable(ref)
             if met:
                 for waiting in self._waiting.pop(ref):
                     self.queue.add(waiting, None, f"{ref} is there")
             elif not self._waiting[ref]:
                 del self._waiting[ref]
 
-    def _scope_of(self, rid: ResourceId) -> Scope:
-        return self.book.controller(rid.kind).scope(self.book.snapshot.resources[rid])
+    def _usable(self, rid: ResourceId) -> bool:
+        """May others refer to this resource? Not before it was looked at once, and not while it is another's."""
+        resource = self.book.snapshot.resources.get(rid)
+        if resource is None:
+            return False
+        scope = self.book.controller(rid.kind).scope(resource)
+        status = self.statuses.of(scope).get(rid)
+        return self.statuses.known(scope) and (status is None or status.outcome is not Outcome.CONFLICT)
 
     def _retry(self, scope: Scope, at: float | None) -> None:
         old = self._retries.pop(scope, None)

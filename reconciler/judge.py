@@ -48,6 +48,12 @@ def judge(
         verdict.found[rid] = ResourceStatus(rid, outcome, reason, wall, gate, retry_wall, origin)
         verdict.again(retry_at)
 
+    if result.blind is not None:
+        # Nothing is known of the resources in there; one line for all of them says why.
+        rid = scope_id(result.scope)
+        outcome = Outcome.PENDING if isinstance(result.blind, NotReady) else Outcome.FAILED
+        put(rid, outcome, str(result.blind), retry_at=failed_until.get(rid))
+        return verdict
     for rid, evidence in fights.items():
         if rid in declared:
             put(rid, Outcome.CONTENDED, f"repaired again and again: {evidence}", retry_at=result.ended + 1.0)
@@ -68,10 +74,6 @@ def judge(
     for failure in result.failed:
         rid = failure.change.resource
         put(rid, Outcome.FAILED, str(failure.error), retry_at=failed_until.get(rid))
-    if result.blind is not None:
-        rid = scope_id(result.scope)
-        outcome = Outcome.PENDING if isinstance(result.blind, NotReady) else Outcome.FAILED
-        put(rid, outcome, str(result.blind), retry_at=failed_until.get(rid))
     return verdict
 
 
@@ -97,9 +99,9 @@ def journal_entry(
     news = [f for f in verdict.findings if _is_news(known.get(f.resource), f)]
     if result.blind is not None:
         rid = scope_id(result.scope)
-        blind = Finding(rid, verdict.found[rid].outcome, str(result.blind))
-        if _is_news(known.get(rid), blind):
-            news.append(blind)
+        before = known.get(rid)
+        if before is None or before.outcome is not verdict.found[rid].outcome:
+            news.append(Finding(rid, verdict.found[rid].outcome, str(result.blind)))
     if not (actions or news):
         return None
     return PassRecord(

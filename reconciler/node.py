@@ -20,6 +20,7 @@ from reconciler.logs import get_logger
 from reconciler.report import Budget, ExitCode, NodeStatus, OnceResult, Pause, Stream
 from reconciler.settings import Settings
 from reconciler.settings_values import without_password
+from reconciler.status import worst
 from reconciler.writer import StoreWriter
 
 log = get_logger("node")
@@ -98,7 +99,7 @@ class LocalNode:
             not_right=engine.statuses.not_right(),
             config_problems=self._intake.problems,
             pauses=engine.gates.paused.all(),
-            budgets=self._budgets(),
+            budgets=self.budgets(),
             streams=self._streams(),
             notices=(*self.notices(), *self._store_notices()),
             last_converged=engine.last_converged,
@@ -111,7 +112,8 @@ class LocalNode:
             said.append(f"{self._writer.dropped} passes were not written to the journal: the store was away too long")
         return said
 
-    def _budgets(self) -> Sequence[Budget]:
+    def budgets(self) -> Sequence[Budget]:
+        """Deletes that wait for an approval."""
         return self._engine.gates.budget.report(self._engine.book.snapshot.revision, self._engine.clock.now())
 
     def _verdict(self, only: str | None) -> tuple[Outcome, ExitCode]:
@@ -180,7 +182,7 @@ class LocalNode:
             passes=seen,
             not_right=[s for s in engine.statuses.not_right() if only is None or selects(only, s.resource)],
             config_problems=self._intake.problems,
-            budgets=self._budgets(),
+            budgets=self.budgets(),
             seconds=engine.clock.now() - started,
             timed_out=not settled,
             revision=engine.book.snapshot.revision,
@@ -190,7 +192,7 @@ class LocalNode:
         findings = [finding.outcome for entry in passes for finding in entry.findings]
         gates = {action.gate for entry in passes for action in entry.actions} - {"dry_run"}
         changes = any(action.gate == "dry_run" for entry in passes for action in entry.actions)
-        worst = max(findings, key=list(Outcome).index, default=Outcome.CONVERGED)
+        found = worst(findings)
         if self._intake.problems:
             code = ExitCode.FAILED
         elif changes:
@@ -198,15 +200,15 @@ class LocalNode:
         elif gates:
             code = ExitCode.WITHHELD
         else:
-            code = exit_code(worst)
-        outcome = Outcome.PENDING if (changes or gates) and worst is Outcome.CONVERGED else worst
+            code = exit_code(found)
+        outcome = Outcome.PENDING if (changes or gates) and found is Outcome.CONVERGED else found
         return OnceResult(
             outcome=outcome,
             exit_code=code,
             passes=passes,
             not_right=[s for s in self._engine.statuses.not_right() if only is None or selects(only, s.resource)],
             config_problems=self._intake.problems,
-            budgets=self._budgets(),
+            budgets=self.budgets(),
             seconds=seconds,
             revision=self._engine.book.snapshot.revision,
         )
@@ -214,7 +216,7 @@ class LocalNode:
     async def approve(self, revision: str | None) -> Sequence[Budget]:
         engine = self._engine
         wanted = revision or engine.book.snapshot.revision
-        budgets = self._budgets()
+        budgets = self.budgets()
         if wanted != engine.book.snapshot.revision:
             raise ConfigError(f"revision {wanted} is not the current one, which is {engine.book.snapshot.revision}")
         engine.gates.budget.approve(wanted)

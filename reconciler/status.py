@@ -26,6 +26,7 @@ class StatusBook:
     def __init__(self) -> None:
         self._scopes: dict[Scope, dict[ResourceId, ResourceStatus]] = {}
         self._seen: set[Scope] = set()
+        self._known: set[Scope] = set()
         self._where: dict[ResourceId, Scope] = {}
         self.settled: frozenset[Scope] = frozenset()
 
@@ -39,6 +40,7 @@ class StatusBook:
         old = self._scopes.get(scope, {})
         if looked_at is None:
             self._seen.add(scope)
+            self._known.add(scope)
             kept: dict[ResourceId, ResourceStatus] = {}
         else:
             kept = {rid: status for rid, status in old.items() if rid not in looked_at}
@@ -72,6 +74,10 @@ class StatusBook:
     def seen(self, scope: Scope) -> bool:
         """Has a pass looked at all of this scope since it was last unsettled?"""
         return scope in self._seen
+
+    def known(self, scope: Scope) -> bool:
+        """Has a pass ever looked at all of this scope?"""
+        return scope in self._known
 
     def converged(self, resource: ResourceId) -> bool:
         return resource not in self._where

@@ -48,6 +48,7 @@ class HttpServer:
         """The port in use, once started (it differs from the setting when that is 0)."""
         return int(self._runner.addresses[0][1]) if self._runner and self._runner.addresses else 0
 
+    @property
     def notices(self) -> Sequence[str]:
         """Sentences for `status` and the log about how open this is."""
         if self._address is None or _loopback(self._address[0]):

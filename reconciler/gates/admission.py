@@ -39,13 +39,11 @@ class Gates:
     budget: Budget
 
     @classmethod
-    def build(
-        cls, settings: Settings, *, converged: Callable[[ResourceId], bool], chance: Callable[[], float]
-    ) -> Gates:
+    def build(cls, settings: Settings, *, usable: Callable[[ResourceId], bool], chance: Callable[[], float]) -> Gates:
         return cls(
             in_sync=InSync(),
             paused=Paused(),
-            refs=Refs(converged),
+            refs=Refs(usable),
             backoff=Backoff(settings.backoff.first, settings.backoff.max, chance),
             rate=Rate(
                 node=(settings.rates.node.per_second, settings.rates.node.burst),

@@ -12,8 +12,8 @@ from reconciler.gates.base import Context, Withheld
 class Refs:
     name = "refs"
 
-    def __init__(self, converged: Callable[[ResourceId], bool]) -> None:
-        self._converged = converged
+    def __init__(self, usable: Callable[[ResourceId], bool]) -> None:
+        self._usable = usable
 
     def group(self, group: Group, ctx: Context) -> Withheld | None:
         missing = tuple(ref for ref in group.after if not self._met(ref, ctx))
@@ -22,4 +22,4 @@ class Refs:
         return Withheld(self.name, f"waits for {', '.join(map(str, missing))}", waits_for=missing)
 
     def _met(self, ref: ResourceId | Scope, ctx: Context) -> bool:
-        return ref in ctx.view.settled if isinstance(ref, Scope) else self._converged(ref)
+        return ref in ctx.view.settled if isinstance(ref, Scope) else self._usable(ref)

@@ -93,7 +93,7 @@ class Channel(asyncio.Protocol):
                     await answer.done
         except TimeoutError as error:
             late = next(answer.what for answer in answers if not answer.done.done() or answer.done.cancelled())
-            reason = f"{self.peer} did not answer within {timeout:g} s ({late}); the connection is made anew"
+            reason = f"{self.peer} did not answer within {timeout:.3g} s ({late}); the connection is made anew"
             self.drop(reason)
             raise DriverError(reason) from error
         finally:

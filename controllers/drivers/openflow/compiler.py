@@ -9,9 +9,10 @@ else: caching is the caller's. Used by the flow, group and meter controllers.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.codec import Type
@@ -19,11 +20,13 @@ from controllers.drivers.openflow.flows import Flow, FlowKey
 from controllers.drivers.openflow.ofctl import Ofctl
 from reconciler.errors import DriverError
 
+_T = TypeVar("_T")
+
 _LINE_ERROR: Final = re.compile(r"^ovs-ofctl: -:(\d+): (.*)", re.MULTILINE | re.DOTALL)
 _FORMAT_ERROR: Final = re.compile(r"^ovs-ofctl: none of the usable flow formats \((.*?)\) is among", re.MULTILINE)
 _MISSING_PORT: Final = re.compile(
     r"^(?P<before>\S+): (?:invalid or unknown port for|(?:output|enqueue|resubmit) to unknown port|unknown port"
-    r"|bad port number)|^output to unknown truncate port: (?P<after>\S+)"
+    r"|bad port number|invalid watch_port)|^output to unknown truncate port: (?P<after>\S+)"
 )
 _WORD: Final = re.compile(r"[\w.@+-]+")
 _FREE_NUMBERS: Final = range(0xFE00, 0x100, -1)
@@ -61,19 +64,36 @@ def words(text: str) -> frozenset[str]:
     return frozenset(found).union(word.rstrip("-") for word in found if word[-1] == "-")
 
 
-@dataclass(slots=True)
-class _Work:
-    """Texts that one call compiles, and what is known of them by now."""
+def group_body(frame: bytes, number: int) -> bytes | CompileFault:
+    """The opaque body of a GROUP_MOD that must be for this group."""
+    command, kind, identity = struct.unpack_from("!HBxI", frame, codec.HEADER)
+    if frame[1] != Type.GROUP_MOD or command != _ADD or identity != number:
+        return CompileFault("'group_id' is given beside the group and cannot be in it")
+    return bytes((kind,)) + frame[16:]
 
-    ofctl: Ofctl
-    ports: dict[str, int]
-    results: dict[str, Compiled | CompileFault] = field(default_factory=dict)
-    stand_ins: dict[str, int] = field(default_factory=dict)
-    """Numbers given to ports that are not there, so that the other texts can be read on."""
+
+def meter_body(frame: bytes, number: int) -> bytes | CompileFault:
+    """The opaque body of a METER_MOD that must be for this meter."""
+    command, identity = struct.unpack_from("!HxxI", frame, codec.HEADER)
+    if frame[1] != Type.METER_MOD or command != _ADD or identity != number:
+        return CompileFault("'meter' is given beside the meter and cannot be in it")
+    return frame[10:12] + frame[16:]
+
+
+def _flow_meaning(frame: bytes, number: int) -> Compiled | CompileFault:
+    if frame[1] != Type.FLOW_MOD:
+        raise DriverError(f"ovs-ofctl made a message of type {frame[1]} of a flow; none of the flows is used")
+    command, key, (instructions, cookie, idle, hard, flags, importance) = codec.flow_mod(frame)
+    if command != _ADD or cookie != number:
+        return CompileFault("'cookie' is the daemon's own mark on a flow and cannot be given")
+    return Compiled(key, instructions, idle, hard, flags, importance)
 
 
 class FlowCompiler:
-    """Compiles flow texts. `timeout` is in seconds, for each run of ovs-ofctl."""
+    """Compiles what ovs-ofctl understands. `timeout` is in seconds, for each run of ovs-ofctl.
+
+    Every method raises DriverError when ovs-ofctl cannot be run, does not end, or says what is not understood.
+    """
 
     def __init__(self, *, timeout: float = 10.0) -> None:
         self._timeout = timeout
@@ -81,129 +101,172 @@ class FlowCompiler:
     async def compile(
         self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str] = ()
     ) -> dict[str, Compiled | CompileFault]:
-        """Translate every text, with `ports` (name to number) as the bridge's ports.
+        """Translate every flow, with `ports` (name to number) as the bridge's ports.
 
         `awaited` are names that may yet become ports: a text that uses one is at fault for the missing port.
-        Raises DriverError when ovs-ofctl cannot be run, or says what is not understood.
         """
+        # "add" first: no text can be read as another command
+        return await self._translate(texts, ports, awaited, _Kind("add-flows", "add cookie={},{}", _flow_meaning))
+
+    async def compile_groups(
+        self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str] = ()
+    ) -> dict[str, bytes | CompileFault]:
+        """Translate groups, written without their id, to `SetGroup.body`."""
+        return await self._translate(texts, ports, awaited, _Kind("add-groups", "add group_id={},{}", group_body))
+
+    async def compile_meters(self, texts: Iterable[str]) -> dict[str, bytes | CompileFault]:
+        """Translate meters, written without their id, to `SetMeter.body`. ovs-ofctl takes them one at a time."""
+        results: dict[str, bytes | CompileFault] = {}
         async with Ofctl.session(self._timeout) as ofctl:
-            work = _Work(ofctl, dict(ports))
-            for name in awaited:
-                _stand_in(work, name)
-            readable = []
             for text in dict.fromkeys(texts):
                 problem = _unreadable(text)
                 if problem:
-                    work.results[text] = CompileFault(problem)
+                    results[text] = CompileFault(problem)
+                    continue
+                status, said = await ofctl.run({}, ("add-meter", f"meter=1,{text}"), bundle=False)
+                changes = ofctl.switch.changes
+                if status == 0 and len(changes) == 1:
+                    results[text] = meter_body(changes[0], 1)
                 else:
-                    readable.append(text)
-            await _compile(work, readable)
-            await _find_missing(work, readable)
+                    results[text] = CompileFault(said.strip().removeprefix("ovs-ofctl: ") or f"ended with {status}")
+        return results
+
+    async def _translate(
+        self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str], kind: _Kind[_T]
+    ) -> dict[str, _T | CompileFault]:
+        wanted = list(dict.fromkeys(texts))
+        async with Ofctl.session(self._timeout) as ofctl:
+            work = _Work(ofctl, kind, _mentioned(wanted, ports))
+            work.stand_in(awaited)
+            for text in wanted:
+                problem = _unreadable(text)
+                if problem:
+                    work.results[text] = CompileFault(problem)
+            readable = [text for text in wanted if text not in work.results]
+            await work.compile(readable)
+            await work.find_missing(readable)
             return work.results
 
 
 def _unreadable(text: str) -> str:
-    """Why ovs-ofctl would not take this as exactly one flow; empty when it would."""
+    """Why ovs-ofctl would not take this as exactly one thing; empty when it would."""
     if not text.strip():
-        return "the flow is empty"
+        return "it is empty"
     if not text.isprintable():
-        return "a flow must be one printable line"
+        return "it must be one printable line"
     if "#" in text:
-        return "a flow cannot contain '#', which ovs-ofctl reads as the start of a comment"
+        return "it cannot contain '#', which ovs-ofctl reads as the start of a comment"
     return ""
 
 
-def _stand_in(work: _Work, name: str) -> None:
-    if name not in work.ports:
-        used = set(work.ports.values()) | set(work.stand_ins.values())
-        work.stand_ins[name] = next(number for number in _FREE_NUMBERS if number not in used)
+def _mentioned(texts: Sequence[str], ports: Mapping[str, int]) -> dict[str, int]:
+    """Few texts name few of many ports: telling ovs-ofctl of the others would take most of the time."""
+    if len(texts) * 8 > len(ports) or any("\\" in text for text in texts):
+        return dict(ports)
+    mentioned = frozenset[str]().union(*map(words, texts))
+    return {name: number for name, number in ports.items() if name in mentioned}
 
 
-async def _compile(work: _Work, texts: Sequence[str]) -> None:
-    """Fill in a result for each text.
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[_T]):
+    """A kind of texts: ovs-ofctl's command, the line for a number and a text, and how to read what becomes of it."""
 
-    ovs-ofctl stops at the first wrong line and names it. The lines before it are right and wait; reading goes on behind
-    it; what waited is compiled at the end. So the work is one run for each wrong text, and each text is read twice.
-    """
-    waiting: list[str] = []
-    rest = list(texts)
-    while rest:
-        status, said = await _run(work, rest)
-        if status == 0:
-            _take(work, rest)
-            break
-        wrong = _LINE_ERROR.search(said)
-        if wrong is None:
-            await _divide(work, rest, status, said)
-            break
-        at, message = int(wrong[1]) - 1, wrong[2].strip()
-        waiting += rest[:at]
-        missing = _MISSING_PORT.match(message)
-        name = (missing["before"] or missing["after"]).strip('"') if missing else ""
-        if name and name not in work.ports and name not in work.stand_ins:
-            _stand_in(work, name)
-            rest = rest[at:]
-        else:
-            work.results[rest[at]] = CompileFault(message)
-            rest = rest[at + 1 :]
-    if waiting:
-        await _compile(work, waiting)
+    command: str
+    line: str
+    meaning: Callable[[bytes, int], _T | CompileFault]
 
 
-async def _divide(work: _Work, texts: Sequence[str], status: int, said: str) -> None:
-    """Some texts need another OpenFlow version than others; which, ovs-ofctl does not say."""
-    usable = _FORMAT_ERROR.search(said)
-    if usable is None:
-        raise DriverError(f"ovs-ofctl failed with status {status} when it compiled flows: {said.strip() or 'silently'}")
-    if len(texts) == 1:
-        _, said = await _run(work, texts, bundle=False)  # bundles exclude the formats older than 1.3 from the answer
-        usable = _FORMAT_ERROR.search(said) or usable
-        work.results[texts[0]] = CompileFault(
-            f"OpenFlow 1.4 cannot express this flow, only {usable[1].replace(',', ', ')} could; mostly the match has to"
-            " say what the actions need, as in vlan_tci=0x1000/0x1000 for strip_vlan, or tcp for fin_timeout"
-        )
-        return
-    middle = len(texts) // 2
-    await _compile(work, texts[:middle])
-    await _compile(work, texts[middle:])
+@dataclass(slots=True)
+class _Work(Generic[_T]):
+    """Texts that one call compiles, and what is known of them by now."""
 
+    ofctl: Ofctl
+    kind: _Kind[_T]
+    ports: dict[str, int]
+    results: dict[str, _T | CompileFault] = field(default_factory=dict)
+    stand_ins: dict[str, int] = field(default_factory=dict)
+    """Numbers given to ports that are not there, so that the other texts can be read on."""
 
-async def _run(work: _Work, texts: Sequence[str], *, bundle: bool = True) -> tuple[int, str]:
-    # "add" first: no text can be read as another command
-    lines = [f"add cookie={number},{text}" for number, text in enumerate(texts)]
-    return await work.ofctl.run({**work.ports, **work.stand_ins}, ("add-flows", "-"), lines, bundle=bundle)
+    def stand_in(self, names: Iterable[str], avoid: Iterable[int] = ()) -> None:
+        """Give a number, used by no other port, to each of these that is no port."""
+        used = {*self.ports.values(), *self.stand_ins.values(), *avoid}
+        free = (number for number in _FREE_NUMBERS if number not in used)
+        for name in names:
+            if name not in self.ports and name not in self.stand_ins:
+                self.stand_ins[name] = next(free)
 
+    async def compile(self, texts: Sequence[str]) -> None:
+        """Fill in a result for each text.
 
-def _take(work: _Work, texts: Sequence[str]) -> None:
-    changes = work.ofctl.switch.changes
-    if len(changes) != len(texts):
-        raise DriverError(f"ovs-ofctl made {len(changes)} flows of {len(texts)} texts; none of them is used")
-    for number, (text, change) in enumerate(zip(texts, changes, strict=True)):
-        if change[1] != Type.FLOW_MOD:
-            raise DriverError(f"ovs-ofctl made a message of type {change[1]} of a flow")
-        command, key, flow = codec.flow_mod(change)
-        if command != _ADD or flow.cookie != number:
-            work.results[text] = CompileFault("'cookie' is the daemon's own mark on a flow and cannot be given")
-        else:
-            instructions, _, idle, hard, flags, importance = flow
-            work.results[text] = Compiled(key, instructions, idle, hard, flags, importance)
+        ovs-ofctl stops at the first wrong line and names it. The lines before it are right and wait; reading goes on
+        behind it; what waited is compiled at the end. So it is one run for each wrong text, and two reads of each.
+        """
+        waiting: list[str] = []
+        rest = list(texts)
+        while rest:
+            status, said = await self._run(rest)
+            if status == 0:
+                self._take(rest)
+                break
+            wrong = _LINE_ERROR.search(said)
+            if wrong is None:
+                await self._divide(rest, status, said)
+                break
+            at, message = int(wrong[1]) - 1, wrong[2].strip()
+            waiting += rest[:at]
+            missing = _MISSING_PORT.match(message)
+            name = (missing["before"] or missing["after"]).strip('"') if missing else ""
+            if name and name not in self.ports and name not in self.stand_ins:
+                self.stand_in((name,))
+                rest = rest[at:]
+            else:
+                self.results[rest[at]] = CompileFault(message)
+                rest = rest[at + 1 :]
+        if waiting:
+            await self.compile(waiting)
 
+    async def _divide(self, texts: Sequence[str], status: int, said: str) -> None:
+        """Some texts need another OpenFlow version than others; which, ovs-ofctl does not say."""
+        usable = _FORMAT_ERROR.search(said)
+        if usable is None:
+            words_ = said.strip() or "silently"
+            raise DriverError(f"{self.kind.command}: ovs-ofctl failed with status {status}: {words_}; trying again")
+        if len(texts) == 1:
+            _, said = await self._run(texts, bundle=False)  # a bundle excludes formats older than 1.3 from the answer
+            usable = _FORMAT_ERROR.search(said) or usable
+            self.results[texts[0]] = CompileFault(
+                f"OpenFlow 1.4 cannot express it, only {usable[1].replace(',', ', ')} could; mostly the match has to"
+                " say what the actions need, as in vlan_tci=0x1000/0x1000 for strip_vlan, or tcp for fin_timeout"
+            )
+            return
+        middle = len(texts) // 2
+        await self.compile(texts[:middle])
+        await self.compile(texts[middle:])
 
-async def _find_missing(work: _Work, texts: Sequence[str]) -> None:
-    """Texts whose meaning changes with the numbers that stand in for missing ports are the ones that need them."""
-    if not work.stand_ins:
-        return
-    names = work.stand_ins.keys()
-    suspects = {text: work.results[text] for text in texts if any(name in text for name in names)}
-    suspects = {text: result for text, result in suspects.items() if isinstance(result, Compiled)}
-    first = set(work.stand_ins.values())
-    work.stand_ins = dict.fromkeys(names, 0)
-    used = set(work.ports.values()) | first
-    free = (number for number in _FREE_NUMBERS if number not in used)
-    work.stand_ins = {name: next(free) for name in names}
-    await _compile(work, list(suspects))
-    for text, before in suspects.items():
-        if work.results[text] != before:
-            needed = names & words(text) or {name for name in names if name in text}
-            listed = ", ".join(sorted(needed))
-            work.results[text] = CompileFault(f"the bridge has no port {listed}", frozenset(needed))
+    async def _run(self, texts: Sequence[str], *, bundle: bool = True) -> tuple[int, str]:
+        lines = [self.kind.line.format(number, text) for number, text in enumerate(texts)]
+        return await self.ofctl.run({**self.ports, **self.stand_ins}, (self.kind.command, "-"), lines, bundle=bundle)
+
+    def _take(self, texts: Sequence[str]) -> None:
+        changes = self.ofctl.switch.changes
+        if len(changes) != len(texts):
+            raise DriverError(f"ovs-ofctl made {len(changes)} messages of {len(texts)} texts; none of them is used")
+        for number, (text, change) in enumerate(zip(texts, changes, strict=True)):
+            self.results[text] = self.kind.meaning(change, number)
+
+    async def find_missing(self, texts: Sequence[str]) -> None:
+        """Texts whose meaning changes with the numbers that stand in for missing ports are the ones that need them."""
+        names, first = self.stand_ins.keys(), self.stand_ins.values()
+        suspects = {text: self.results[text] for text in texts if any(name in text for name in names)}
+        suspects = {text: result for text, result in suspects.items() if not isinstance(result, CompileFault)}
+        if not suspects:
+            return
+        self.stand_ins = {}
+        self.stand_in(names, avoid=first)
+        await self.compile(list(suspects))
+        for text, before in suspects.items():
+            if self.results[text] != before:
+                needed = names & words(text) or {name for name in names if name in text}
+                self.results[text] = CompileFault(
+                    f"the bridge has no port {', '.join(sorted(needed))}", frozenset(needed)
+                )

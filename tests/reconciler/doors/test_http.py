@@ -104,13 +104,13 @@ async def test_an_empty_listen_listens_nowhere(node, metrics):
     server = HttpServer(settings(listen=""), node, metrics)
     await server.start()
     assert server.port == 0
-    assert server.notices() == ()
+    assert server.notices == ()
     await server.close()
 
 
 def test_an_open_address_without_protection_is_pointed_out(node, metrics):
     def notices(listen):
-        return HttpServer(settings(listen=listen), node, metrics).notices()
+        return HttpServer(settings(listen=listen), node, metrics).notices
 
     assert notices("127.0.0.1:9464") == notices("[::1]:9464") == notices("localhost:9464") == ()
     (notice,) = notices(":9464")
