@@ -259,8 +259,7 @@ class Engine:
         entry = journal_entry(result, verdict, known=known, is_drift=self._is_drift, entry=frame)
         before = self.statuses.settled
         if result.blind is not None:
-            changed = self.statuses.update(scope, None, verdict.found)
-            self.statuses.unsettle(scope)
+            changed = self.statuses.blind(scope, verdict.found)
         else:
             looked_at = None if result.looked_at is None else result.looked_at | {scope_id(scope)}
             changed = self.statuses.update(scope, looked_at, verdict.found)

@@ -55,6 +55,15 @@ class StatusBook:
         self._settle(scope)
         return changed
 
+    def blind(self, scope: Scope, found: Mapping[ResourceId, ResourceStatus]) -> bool:
+        """The scope could not be observed: `found` is all that is known of it, and it has to be looked at wholly."""
+        known = scope in self._known
+        changed = self.update(scope, None, found)
+        if not known:
+            self._known.discard(scope)
+        self.unsettle(scope)
+        return changed
+
     def _settle(self, scope: Scope) -> None:
         settled = scope in self._seen and not self._scopes[scope]
         if settled != (scope in self.settled):

@@ -30,6 +30,24 @@ ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
 
+HELP = """Hold this node's Open vSwitch exactly as it was declared in YAML.
+
+The daemon ('reconcile run', usually started by systemd) repairs drift the moment it happens. Everything else here
+asks it, checks the YAML, or does one round of repair without it.
+
+\b
+reconcile validate                   is the YAML right?
+reconcile plan                       what would be done, and why?
+reconcile --once                     do it now, then end
+reconcile --once --only port/tap0    ... only for this port
+reconcile status                     how does the node stand?
+reconcile events -f                  watch it work
+reconcile pause node --reason "..." --for 30m
+
+Exit codes: 0 as declared, nothing to do; 1 failed or invalid; 2 there are changes (plan, --dry-run); 3 something
+waits or is withheld; 4 a conflict; 5 the daemon or Open vSwitch does not answer; 64 wrong usage.
+"""
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -38,7 +56,7 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=HELP)
 def root(  # noqa: PLR0913, PLR0917 (the options of --once stand on the program itself)
     ctx: typer.Context,
     config: Annotated[
@@ -57,23 +75,6 @@ def root(  # noqa: PLR0913, PLR0917 (the options of --once stand on the program 
     force: ForceOption = False,  # noqa: FBT002
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002
 ) -> int:
-    r"""Hold this node's Open vSwitch exactly as it was declared in YAML.
-
-    The daemon ('reconcile run', usually started by systemd) repairs drift the moment it happens. Everything else here
-    asks it, checks the YAML, or does one round of repair without it.
-
-    \b
-    reconcile validate                    is the YAML right?
-    reconcile plan                        what would be done, and why?
-    reconcile --once                      do it now, then end
-    reconcile --once --only port/tap0     ... only for this port
-    reconcile status                      how does the node stand?
-    reconcile events -f                   watch it work
-    reconcile pause node --reason "..." --for 30m
-
-    Exit codes: 0 as declared, nothing to do; 1 failed or invalid; 2 there are changes (plan, --dry-run); 3 something
-    waits or is withheld; 4 a conflict; 5 the daemon or Open vSwitch does not answer; 64 wrong usage.
-    """
     ctx.obj = Session(
         config=config.absolute() if config else None,
         overrides={"desired": str(desired.absolute()) if desired else None, "node": node},

@@ -126,7 +126,7 @@ def _desired(session: Session) -> Iterator[Check]:
         detail = f"{len(loaded.problems)} mistakes in {settings.desired}; the first: {loaded.problems[0]}"
         yield Check("desired", Verdict.BAD, detail, "'reconcile validate' shows all of them")
     else:
-        detail = f"{len(loaded.resources)} resources for node {settings.node} from {loaded.files} files"
+        detail = f"{len(loaded.resources)} resources for node {settings.node}; files read: {loaded.files}"
         yield Check("desired", Verdict.OK, detail)
 
 

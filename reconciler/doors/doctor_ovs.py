@@ -44,6 +44,8 @@ def _ovsdb(session: Session) -> Iterator[Check]:
         return
     yield Check("ovsdb", Verdict.OK, f"{settings.ovsdb} answers")
     yield from _root_row(settings, rows[0])
+    yield from _bridges(settings)
+    yield from _replica(settings)
 
 
 def _root_row(settings: Settings, row: Mapping[str, Any]) -> Iterator[Check]:
@@ -82,8 +84,7 @@ def _vswitchd(session: Session) -> Iterator[Check]:
         yield Check("vswitchd", Verdict.OK, said.out.splitlines()[0])
 
 
-def _bridges(session: Session) -> Iterator[Check]:
-    settings = session.settings
+def _bridges(settings: Settings) -> Iterator[Check]:
     try:
         rows = _table(settings, "Bridge", "name,protocols")
     except DriverError as error:
@@ -108,27 +109,26 @@ def _bridges(session: Session) -> Iterator[Check]:
     yield from silent
 
 
-def _replica(session: Session) -> Iterator[Check]:
+def _replica(settings: Settings) -> Iterator[Check]:
     """Our own reading of OVSDB against ovsdbapp's."""
     from controllers.drivers.ovsdb.audit import audit  # noqa: PLC0415 (ovsdbapp)
     from controllers.drivers.ovsdb.client import Ovsdb  # noqa: PLC0415
 
     async def read() -> Any:
         whole = asyncio.Event()
-        driver = Ovsdb(session.settings.ovsdb, on_change=lambda _names, _why: whole.set(), timeout=TOOL_SECONDS)
+        driver = Ovsdb(settings.ovsdb, on_change=lambda _names, _why: whole.set(), timeout=TOOL_SECONDS)
         running = asyncio.create_task(driver.run(), name="doctor-ovsdb")
         try:
             await asyncio.wait_for(whole.wait(), TOOL_SECONDS)
             return driver.replica.copy()
         except TimeoutError:
-            remote = session.settings.ovsdb
-            raise DriverError(f"{remote} was not read within {TOOL_SECONDS:g} s: {driver.problem}") from None
+            raise DriverError(f"{settings.ovsdb} was not read within {TOOL_SECONDS:g} s: {driver.problem}") from None
         finally:
             running.cancel()
             await asyncio.wait({running}, timeout=TOOL_SECONDS)
 
     try:
-        differences = audit(session.settings.ovsdb, asyncio.run(read()))
+        differences = audit(settings.ovsdb, asyncio.run(read()))
     except DriverError as error:
         yield Check("replica", Verdict.SKIPPED, str(error))
         return
@@ -142,7 +142,7 @@ def _replica(session: Session) -> Iterator[Check]:
         yield Check("replica", Verdict.OK, "our reading of OVSDB and ovsdbapp's are the same")
 
 
-EXAMINERS: tuple[Examiner, ...] = (_tools, _ovsdb, _vswitchd, _bridges, _replica)
+EXAMINERS: tuple[Examiner, ...] = (_tools, _vswitchd, _ovsdb)
 
 
 def _table(settings: Settings, table: str, columns: str) -> list[dict[str, Any]]:

@@ -23,7 +23,9 @@ def status(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All resources, and the streams.")] = False,  # noqa: FBT002
     output: OutputOption = None,
 ) -> int:
-    """Show how the node stands: what is not as declared and why, pauses, mistakes in the YAML.
+    """Show how the node stands.
+
+    What is not as declared and why, deletes that wait, pauses, mistakes in the YAML.
 
     Exit code 0: all is as declared. 1: something failed. 3: something waits. 4: a conflict. 5: no daemon answers.
     """
@@ -45,7 +47,9 @@ def history(
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many passes at most.")] = 50,
     output: OutputOption = None,
 ) -> int:
-    """Show the journal, newest first: what was found, what was done, why, and how long it took.
+    """Show what was found and done, newest first.
+
+    The journal: each change with its reason, what gates withheld, and how long it took from the event.
 
     Works without the daemon too: the journal is read from the store.
 
@@ -73,9 +77,9 @@ def events(
     limit: Annotated[int, typer.Option("--limit", min=0, max=1000, help="How many past ones first.")] = RECENT,
     output: OutputOption = None,
 ) -> int:
-    """Show what the daemon finds and does, oldest first; with -f as it happens.
+    """Show what the daemon does, with -f as it happens.
 
-    With --output json each pass is one line of JSON.
+    Oldest first. With --output json each pass is one line of JSON.
     """
     session: Session = ctx.obj
     session.take(output)
@@ -95,7 +99,10 @@ def log_level(
     level: Annotated[str, typer.Argument(metavar="LEVEL", help="debug, info, warning or error.")],
     output: OutputOption = None,
 ) -> int:
-    """Change how much the running daemon logs, until it is restarted."""
+    """Change how much the running daemon logs.
+
+    Until it is restarted: the setting is log_level.
+    """
     session: Session = ctx.obj
     session.take(output)
     before = session.daemon("'log-level'").set_log_level(level)
@@ -105,7 +112,9 @@ def log_level(
 
 
 def doctor(ctx: typer.Context, output: OutputOption = None) -> int:
-    """Check what the daemon needs on this machine: each with a verdict, and what to do when it is bad.
+    """Check what the daemon needs on this machine.
+
+    Each with a verdict, and what to do when it is bad: rights, tools, Open vSwitch, YAML, store, disk, daemon.
 
     Exit code 0: all well. 1: something is wrong. 5: Open vSwitch does not answer.
     """

@@ -7,6 +7,7 @@ root, which is imported only then. Everything heavy is imported where it is used
 from __future__ import annotations
 
 import os
+import pwd
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -127,4 +128,11 @@ def now() -> float:
 
 def caller() -> str:
     """Who runs this, for the record: the user behind sudo if there is one."""
-    return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or _account(os.getuid())
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

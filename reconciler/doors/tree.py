@@ -26,7 +26,9 @@ def validate(
     role: RoleOption = None,
     output: OutputOption = None,
 ) -> int:
-    """Check the YAML and show every mistake of every file, with its place and what would be right.
+    """Check the YAML and show every mistake in it.
+
+    Of every file, with its place and what would be right.
 
     Example: reconcile validate ./desired --node net1 --role network
     """
@@ -45,7 +47,9 @@ def render(
     role: RoleOption = None,
     output: OutputOption = None,
 ) -> int:
-    """Print what is declared for one node, as one document, with the place each thing was declared at.
+    """Print what is declared for one node.
+
+    As one document, with the place each thing was declared at.
 
     Example: reconcile render --node net1 --role network
     """
@@ -80,9 +84,9 @@ def schema(ctx: typer.Context) -> int:
 
 
 def config(ctx: typer.Context, output: OutputOption = None) -> int:
-    """Print the settings in effect, each with its origin: default, file:line, environment VAR or flag.
+    """Print the settings in effect, with their origin.
 
-    A setting is changed in /etc/reconciler/reconciler.toml, or by a variable: timeouts.ovsdb is
+    Default, file:line, environment VAR or flag. A setting is changed in /etc/reconciler/reconciler.toml, or by a variable: timeouts.ovsdb is
     RECONCILER_TIMEOUTS__OVSDB. Passwords are not shown.
     """
     session: Session = ctx.obj

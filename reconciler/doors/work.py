@@ -49,9 +49,10 @@ def _once_here(session: Session, only: str | None, *, dry_run: bool, timeout: fl
 
 
 def run(ctx: typer.Context) -> int:
-    """Run the daemon in the foreground until SIGTERM or Ctrl-C. SIGHUP reads the settings again.
+    """Run the daemon in the foreground.
 
-    systemd starts it like this; on a terminal the log is for reading.
+    Until SIGTERM or Ctrl-C; SIGHUP reads the settings again. systemd starts it like this; on a terminal it tells
+    what it finds and does.
     """
     from reconciler import daemon  # noqa: PLC0415 (the engine and its libraries)
 
@@ -66,7 +67,9 @@ def plan(
     force: ForceOption = False,  # noqa: FBT002 (a flag)
     output: OutputOption = None,
 ) -> int:
-    """Show what would be done to this node and why; change nothing. The same as --once --dry-run.
+    """Show what would be done and why; change nothing.
+
+    The same as --once --dry-run.
 
     Exit code 0: nothing to do. 2: there are changes. 3: something waits. 4: a conflict.
 
@@ -84,9 +87,9 @@ def approve(
     ] = None,
     output: OutputOption = None,
 ) -> int:
-    """Let deletes through that wait because they are more than the budget allows.
+    """Let through deletes that the budget withholds.
 
-    'reconcile status' and 'reconcile plan' show what waits, and the revision that wants it.
+    They wait because they are more than one change should take away. 'reconcile status' and 'reconcile plan' show what waits, and the revision that wants it.
 
     Example: reconcile approve 3f2a91c07b1e
     """
@@ -133,7 +136,9 @@ def resume(
     what: Annotated[str, typer.Argument(metavar="[WHAT]", help="What was paused, or all.")] = "all",
     output: OutputOption = None,
 ) -> int:
-    """End a pause, or all of them; what drifted meanwhile is repaired at once.
+    """End a pause, or all of them.
+
+    What drifted meanwhile is repaired at once.
 
     Example: reconcile resume port/patch-tun
     """
