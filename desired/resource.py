@@ -61,8 +61,8 @@ class Spec(BaseModel):
 
     kind: ClassVar[str]
 
-    adopt: bool = Field(False, description="Take over a thing of this name that carries no mark of ours.")
-    mode: Mode = Field(Mode.ENFORCE, description="'observe' shows drift of this resource and never repairs it.")
+    adopt: bool = Field(default=False, description="Take over a thing of this name that carries no mark of ours.")
+    mode: Mode = Field(default=Mode.ENFORCE, description="'observe' shows drift of this resource and never repairs it.")
 
     def refs(self) -> tuple[ResourceId, ...]:
         """What must be there before this can be: creation follows these, deletion goes the other way."""

@@ -81,9 +81,8 @@ class ResourceRow:
     def of(cls, resource: Resource) -> ResourceRow:
         origin = resource.origin
         spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
-        return cls(
-            resource.id.kind, resource.id.name, spec, origin.source, origin.file, origin.line, origin.column, origin.path
-        )
+        place = (origin.source, origin.file, origin.line, origin.column, origin.path)
+        return cls(resource.id.kind, resource.id.name, spec, *place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,6 @@ def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]
 def _ovs_notices(catalog: Catalog) -> Sequence[str]:
     root = catalog.ovsdb.driver.replica.root
     if root is not None and root.other_config.get("flow-restore-wait") == "true":
-        return (
-            "other_config:flow-restore-wait is true: vswitchd forwards nothing until it is removed"
-            " (ovs-vsctl remove Open_vSwitch . other_config flow-restore-wait)",
-        )
+        what = "other_config:flow-restore-wait is true: vswitchd forwards nothing until it is removed"
+        return (f"{what} (ovs-vsctl remove Open_vSwitch . other_config flow-restore-wait)",)
     return ()

@@ -108,7 +108,7 @@ def journal_row(entry: PassRecord) -> JournalRow:
     )
 
 
-def _action(action: ActionRecord) -> dict[str, str]:
+def _action(action: ActionRecord) -> dict[str, Any]:
     return {
         "resource": str(action.resource),
         "verb": action.verb.value,
@@ -118,6 +118,7 @@ def _action(action: ActionRecord) -> dict[str, str]:
         "result": action.result,
         "detail": action.detail,
         "gate": action.gate,
+        "drift": action.drift,
     }
 
 

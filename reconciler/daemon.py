@@ -109,7 +109,6 @@ async def _freeze(parts: Assembly) -> None:
 @contextlib.asynccontextmanager
 async def _doors(parts: Assembly) -> AsyncIterator[None]:
     """The control socket, HTTP and systemd. Without HTTP the node is held all the same."""
-
     control = ControlServer(parts.settings.control_path, parts.node, parts.metrics)
     await control.start()
     http: HttpServer | None = None

@@ -14,7 +14,7 @@ from desired.resource import ResourceId
 from desired.snapshot import Snapshot
 from reconciler.book import DesiredBook
 from reconciler.clock import Clock
-from reconciler.contract import ActionRecord, Change, Controller, Finding, Focus, Outcome, PassRecord, Scope, Sink
+from reconciler.contract import Change, Controller, Finding, Focus, Outcome, PassRecord, Scope, Sink
 from reconciler.errors import DriverError, NotReady
 from reconciler.gates.admission import Gates
 from reconciler.gates.base import ChangeGate
@@ -417,11 +417,15 @@ class Engine:
             view = self.book.view(scope, self.statuses.settled)
             result = await self._pipeline.run(view, None, mounted)
             actions = tuple(a for a in planned(result) if a.gate != "only")
-            verdict = judge(result, declared=view.resources, failed_until={}, fights={}, wall=self.clock.wall())
             found = (*result.findings, *_blind(result))
             findings = tuple(f for f in found if only is None or selects(only, f.resource))
             if actions or findings:
-                records.append(_planned_record(result, verdict, view.revision, actions, findings, self.clock.wall()))
+                outcome = worst([f.outcome for f in findings] + [Outcome.PENDING for _ in actions])
+                seconds = result.ended - result.started
+                wall, revision = self.clock.wall(), view.revision
+                records.append(
+                    PassRecord(0, wall, scope, "plan", revision, outcome, seconds, seconds, actions, findings)
+                )
         return records
 
     async def settle(self, timeout: float, quiet: float = 1.0) -> bool:
@@ -434,9 +438,7 @@ class Engine:
             busy = not self.queue.idle() or (due is not None and due < now + quiet / 2)
             if busy:
                 idle_since = now
-            elif self.converged() and not self.unseen():
-                return True
-            elif now - max(idle_since, self.last_news) > quiet:
+            elif (self.converged() and not self.unseen()) or now - max(idle_since, self.last_news) > quiet:
                 return True
             await asyncio.sleep(0.002)
         return False
@@ -458,16 +460,3 @@ def _blind(result: PassResult) -> Sequence[Finding]:
         return ()
     outcome = Outcome.PENDING if isinstance(result.blind, NotReady) else Outcome.FAILED
     return (Finding(scope_id(result.scope), outcome, str(result.blind)),)
-
-
-def _planned_record(
-    result: PassResult,
-    verdict: Judgement,
-    revision: str,
-    actions: tuple[ActionRecord, ...],
-    findings: tuple[Finding, ...],
-    wall: float,
-) -> PassRecord:
-    outcome = worst(status.outcome for status in verdict.found.values())
-    seconds = result.ended - result.started
-    return PassRecord(0, wall, result.scope, "plan", revision, outcome, seconds, seconds, actions, findings)

@@ -67,7 +67,7 @@ class Feed:
 class LocalNode:
     """`report.Node` of this process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it joins the parts
         self,
         settings: Settings,
         engine: Engine,

@@ -78,7 +78,7 @@ class Pipeline:
         for group in admitted:
             self._gates.rate.charge(group, started)
         results = await self._act(controller, view.scope, admitted)
-        return await self._verify(controller, view, plan, withheld, results, started)
+        return await self._verify(view, plan, withheld, results, started)
 
     async def _act(self, controller: Controller, scope: Scope, groups: Sequence[Group]) -> list[GroupResult]:
         """Act on whole groups; what fails is split until the culprit is alone, so that its neighbours go on."""
@@ -97,13 +97,13 @@ class Pipeline:
 
     async def _verify(
         self,
-        controller: Controller,
         view: View,
         plan: Plan,
         withheld: Sequence[Decision],
         results: Sequence[GroupResult],
         started: float,
     ) -> PassResult:
+        controller = self._controllers[view.scope.controller]
         failed = [Failure(change, r.error) for r in results if r.error is not None for change in r.group.changes]
         tried = [change for r in results if r.error is None for change in r.group.changes]
         ended = self._clock.now()

@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A stop that a person ordered: of the whole node (`what` = "node"), a kind ("flow") or a resource ("flow/br-int/…").
+    """A stop that a person ordered. `what` is "node", a kind ("flow") or a resource ("flow/br-int/…").
 
     `at` and `until` are wall-clock seconds; `until` None means until `resume`.
     """

@@ -102,11 +102,9 @@ class Backoff(_Section):
 
 
 class Contention(_Section):
-    """A resource repaired `repairs` times within `window` seconds is contended; its delay grows to `max_delay`."""
+    """A resource that somebody keeps undoing is repaired ever later, at most `max_delay` seconds later."""
 
     max_delay: Seconds = 3.0
-    window: Seconds = 60.0
-    repairs: Count = 5
 
 
 class RetentionSettings(_Section):
@@ -148,7 +146,6 @@ class Settings(BaseModel):
     ovs_rundir: Absolute = Path("/run/openvswitch")
     ovsdb: Ovsdb = ""
     resync_interval: Seconds = 300.0
-    resync_jitter: Share = 0.2
     timeouts: Timeouts = Timeouts()
     rates: Rates = Rates()
     budget: BudgetSettings = BudgetSettings()

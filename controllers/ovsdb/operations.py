@@ -19,7 +19,7 @@ from controllers.ovsdb.state import (
 )
 
 
-def operations(actions: Sequence[Action]) -> list[Operation]:
+def operations(actions: Sequence[Action]) -> list[Operation]:  # noqa: C901 - one case for each action
     """The operations of one transaction, in order; new ports of one bridge share one change of the bridge."""
     built: list[Operation] = []
     new_ports: dict[str, list[NewPort]] = {}

@@ -6,7 +6,7 @@ Such a pair is made with a dead peer; when the flows of both bridges are settled
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from controllers.ovsdb.draft import Draft
 from controllers.ovsdb.state import CreateBridge, CreatePort
@@ -44,27 +44,19 @@ def _has_flows(draft: Draft, bridge: str) -> bool:
 
 def groups(changes: Iterable[Change]) -> Iterator[Group]:
     """Connected changes are one indivisible group each; all the rest is one divisible group (and one transaction)."""
-    every = list(changes)
-    bridges = {c.resource.name for c in every if isinstance(c.action, CreateBridge)}
-    ports = {c.resource.name: c for c in every if isinstance(c.action, CreatePort)}
-    parent = {c.resource: c.resource for c in every}
+    every = {change.resource: change for change in changes}
+    parent = {resource: resource for resource in every}
 
     def root(rid: ResourceId) -> ResourceId:
         while parent[rid] != rid:
             rid = parent[rid]
         return rid
 
-    for change in ports.values():
-        assert isinstance(change.action, CreatePort)
-        if change.action.bridge in bridges:
-            parent[root(change.resource)] = root(ResourceId("bridge", change.action.bridge))
-        for interface in change.action.interfaces.values():
-            options = interface.get("options")
-            peer = options.get("peer") if isinstance(options, dict) else None
-            if peer in ports:
-                parent[root(change.resource)] = root(ports[peer].resource)
+    for change in every.values():
+        for other in _connected(change, every):
+            parent[root(change.resource)] = root(other)
     connected: dict[ResourceId, list[Change]] = {}
-    for change in every:
+    for change in every.values():
         connected.setdefault(root(change.resource), []).append(change)
     single: list[Change] = []
     for members in connected.values():
@@ -74,6 +66,20 @@ def groups(changes: Iterable[Change]) -> Iterator[Group]:
             yield Group(tuple(sorted(members, key=_bridges_first)))
     if single:
         yield Group(tuple(single), divisible=True)
+
+
+def _connected(change: Change, every: Mapping[ResourceId, Change]) -> Iterator[ResourceId]:
+    """What a new port has to appear together with: its new bridge, its new peer."""
+    if not isinstance(change.action, CreatePort):
+        return
+    bridge = every.get(ResourceId("bridge", change.action.bridge))
+    if bridge is not None and isinstance(bridge.action, CreateBridge):
+        yield bridge.resource
+    for interface in change.action.interfaces.values():
+        options = interface.get("options")
+        peer = every.get(ResourceId("port", options.get("peer", ""))) if isinstance(options, Mapping) else None
+        if peer is not None and isinstance(peer.action, CreatePort):
+            yield peer.resource
 
 
 def _bridges_first(change: Change) -> tuple[bool, ResourceId]:

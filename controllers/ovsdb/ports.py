@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from controllers.drivers.ovsdb.rows import InterfaceRow, PortRow
 from controllers.ovsdb.draft import Draft, described, differences
@@ -114,7 +114,7 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
     for name, interface in rows.items():
         parts[name] = _with_number(parts[name], spec, interface)
     if port or any(parts.values()):
-        _set(draft, resource, row, rows, port, parts)
+        _set(draft, resource, row, port, [(rows[name], part) for name, part in parts.items() if part])
     elif any(interface.ofport is None or interface.error for interface in rows.values()):
         _waiting(draft, resource)
 
@@ -136,17 +136,10 @@ def _with_number(part: Part, spec: PortSpec | BondSpec, interface: InterfaceRow)
 
 
 def _set(
-    draft: Draft,
-    resource: Resource,
-    row: PortRow,
-    rows: Mapping[str, InterfaceRow],
-    port: Part,
-    parts: Mapping[str, Part],
+    draft: Draft, resource: Resource, row: PortRow, port: Part, parts: Sequence[tuple[InterfaceRow, Part]]
 ) -> None:
-    by_uuid = {rows[name].uuid: part for name, part in parts.items() if part}
-    why, before, after = differences(
-        [("", port, row), *(("interface ", part, rows[name]) for name, part in parts.items())]
-    )
+    by_uuid = {interface.uuid: part for interface, part in parts}
+    why, before, after = differences([("", port, row), *(("interface ", part, i) for i, part in parts)])
     action = SetPort(resource.id.name, row.uuid, port, by_uuid)
     columns = {column for part in by_uuid.values() for column in part.columns}
     quiet = not port and columns <= {"ofport_request"}

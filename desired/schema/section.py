@@ -78,7 +78,7 @@ class Named(Section):
             if name_ok(walker, self.name_type, key, path):
                 yield Entry(self.spec, key, path, name, body=body, hint=self.hint)
 
-    def resource_name(self, entry: Entry, spec: Spec) -> str:  # noqa: ARG002 - other shapes name by the spec
+    def resource_name(self, entry: Entry, spec: Spec) -> str:
         return entry.name
 
     def schema(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Grouped(Section):
     text: str
     name_of: Callable[[Any], str]
 
-    def resource_name(self, entry: Entry, spec: Spec) -> str:  # noqa: ARG002 - Named names by the entry
+    def resource_name(self, entry: Entry, spec: Spec) -> str:
         return self.name_of(spec)
 
     @property
@@ -153,7 +153,7 @@ class Listed(Grouped):
     def members(self, one: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": ["array", "null"], "items": dict(one)}
 
-    def lead(self, spec: Spec) -> str:  # noqa: ARG002 - Numbered leads with its number
+    def lead(self, spec: Spec) -> str:
         return "-"
 
 
@@ -220,15 +220,15 @@ class Pairs(Section):
         given |= {self.within: bridge, self.other: peer}
         return Entry(self.spec, port, path, port.text, given=given)
 
-    def resource_name(self, entry: Entry, spec: Spec) -> str:  # noqa: ARG002 - other shapes name by the spec
+    def resource_name(self, entry: Entry, spec: Spec) -> str:
         return entry.name
 
-    def schema(self, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - a pair has no body
+    def schema(self, body: Mapping[str, Any]) -> dict[str, Any]:
         names = TypeAdapter(self.name_type).json_schema()
         pair = {"type": "object", "minProperties": 2, "maxProperties": 2, "additionalProperties": names}
         return {"type": ["array", "null"], "items": pair}
 
-    def render(self, resources: Iterable[Resource]) -> Lines:  # noqa: ARG002 - rendered in the section of the spec
+    def render(self, resources: Iterable[Resource]) -> Lines:
         yield from ()
 
 

@@ -19,7 +19,7 @@ from reconciler import __version__
 from reconciler.doors import look, tree, work
 from reconciler.doors.options import ForceOption, NodeOption, OnlyOption, Output, OutputOption, TimeoutOption
 from reconciler.doors.session import Session
-from reconciler.doors.show import Printer, problem_lines
+from reconciler.doors.show import OutputClosedError, Printer, problem_lines
 from reconciler.doors.stored import TreeError
 from reconciler.errors import ConflictError, ReconcilerError, TransientError
 from reconciler.report import ExitCode
@@ -57,7 +57,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True, help=HELP)
-def root(  # noqa: PLR0913, PLR0917 (the options of --once stand on the program itself)
+def root(  # noqa: PLR0913 (the options of --once stand on the program itself)
     ctx: typer.Context,
     config: Annotated[
         Path | None,
@@ -108,14 +108,12 @@ for _verb in (tree.validate, tree.render, tree.schema, tree.config):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. Called by the script `reconcile`."""
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-    except BrokenPipeError:  # as in `reconcile history | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except OutputClosedError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return ExitCode.CONVERGED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    return code
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -76,7 +76,7 @@ def _vswitchd(session: Session) -> Iterator[Check]:
         return
     try:
         said = tools.run(
-            ["ovs-appctl", "-T", f"{TOOL_SECONDS:.0f}", "-t", str(target), "version"], timeout=TOOL_SECONDS + 1
+            ["ovs-appctl", f"--timeout={TOOL_SECONDS:.0f}", "-t", str(target), "version"], timeout=TOOL_SECONDS + 1
         )
     except DriverError as error:
         yield Check("vswitchd", Verdict.BAD, str(error), advice, reach=not isinstance(error, tools.ToolMissingError))
@@ -93,7 +93,7 @@ def _bridges(settings: Settings) -> Iterator[Check]:
     silent = []
     for row in rows:
         target = f"unix:{settings.ovs_rundir}/{row['name']}.mgmt"
-        argv = ["ovs-ofctl", "-T", f"{TOOL_SECONDS:.0f}", "-O", SPOKEN, "show", target]
+        argv = ["ovs-ofctl", f"--timeout={TOOL_SECONDS:.0f}", "-O", SPOKEN, "show", target]
         try:
             tools.run(argv, timeout=TOOL_SECONDS + 1)
         except DriverError as error:

@@ -66,7 +66,18 @@ class Printer:
         _write(self._err, [Line(f"reconcile: {words.clean(part)}", "red") for part in text.splitlines()])
 
 
+class OutputClosedError(Exception):
+    """Whoever read the output has gone, as in ``reconcile history | head``."""
+
+
 def _write(stream: TextIO, lines: Iterable[Line]) -> None:
+    try:
+        _put(stream, lines)
+    except BrokenPipeError as error:
+        raise OutputClosedError from error
+
+
+def _put(stream: TextIO, lines: Iterable[Line]) -> None:
     if stream.isatty() and not os.environ.get("NO_COLOR"):
         _color(stream, lines)
     else:

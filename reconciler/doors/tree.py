@@ -86,8 +86,8 @@ def schema(ctx: typer.Context) -> int:
 def config(ctx: typer.Context, output: OutputOption = None) -> int:
     """Print the settings in effect, with their origin.
 
-    Default, file:line, environment VAR or flag. A setting is changed in /etc/reconciler/reconciler.toml, or by a variable: timeouts.ovsdb is
-    RECONCILER_TIMEOUTS__OVSDB. Passwords are not shown.
+    Default, file:line, environment VAR or flag. A setting is changed in /etc/reconciler/reconciler.toml, or by a
+    variable: timeouts.ovsdb is RECONCILER_TIMEOUTS__OVSDB. Passwords are not shown.
     """
     session: Session = ctx.obj
     session.take(output)

@@ -89,7 +89,8 @@ def approve(
 ) -> int:
     """Let through deletes that the budget withholds.
 
-    They wait because they are more than one change should take away. 'reconcile status' and 'reconcile plan' show what waits, and the revision that wants it.
+    They wait because they are more than one change should take away. 'reconcile status' and 'reconcile plan' show
+    what waits, and the revision that wants it.
 
     Example: reconcile approve 3f2a91c07b1e
     """

@@ -85,7 +85,7 @@ class Channel(asyncio.Protocol):
         if self._transport is not None and not self.lost.done():
             self._transport.write(data)
 
-    async def gather(self, answers: Sequence[Answer], timeout: float) -> None:  # noqa: ASYNC109  (one for all of them)
+    async def gather(self, answers: Sequence[Answer], timeout: float) -> None:
         """Wait for every answer. The first refusal is raised; silence for `timeout` seconds drops the connection."""
         try:
             async with asyncio.timeout(timeout):

@@ -36,7 +36,7 @@ KEPT_FLAGS = 0x19
 """SEND_FLOW_REM, NO_PKT_COUNTS, NO_BYT_COUNTS: the flags that mean something once a flow is installed."""
 
 
-class Malformed(ValueError):  # noqa: N818  (it is what the bytes are)
+class Malformed(ValueError):
     """The peer sent bytes that are no OpenFlow 1.4 message of the kind it claims."""
 
 
@@ -116,6 +116,7 @@ class PortStatus(NamedTuple):
 _header = struct.Struct("!BBHI")
 _oxm = struct.Struct("!HH")
 _flow_mod = struct.Struct("!BBHIQQBBHHHIIIHHHH")  # header, ofp_flow_mod, ofp_match's header
+_told_flow_mod = struct.Struct("!xxxxxxxxQxxxxxxxxBBHHHxxxxxxxxxxxxHHHH")  # the same, but only what is of interest
 _multipart = struct.Struct("!BBHIHHxxxx")
 _flow_request = struct.Struct("!BBHIHHxxxxBxxxIIxxxxQQHH")  # ..., ofp_flow_stats_request, ofp_match's header
 _flow_entry = struct.Struct("!HBxxxxxxxxxHHHHHxxQxxxxxxxxxxxxxxxxHH")  # ofp_flow_stats, ofp_match's header
@@ -364,9 +365,7 @@ def flow_mod(frame: bytes) -> tuple[int, FlowKey, Flow]:
     """Of a FLOW_MOD: its command, key and flow. Table 0xff (none was said) is table 0, where a switch puts it."""
     if len(frame) < _flow_mod.size:
         raise Malformed(f"a flow mod of {len(frame)} bytes")
-    fields = _flow_mod.unpack_from(frame)
-    cookie, _, table, command, idle, hard, priority = fields[4:11]
-    flags, importance, kind, size = fields[14:]
+    cookie, table, command, idle, hard, priority, flags, importance, kind, size = _told_flow_mod.unpack_from(frame)
     body = 48 + size + 7 & ~7
     if kind != 1 or size < 4 or body > len(frame):
         raise Malformed(f"a flow mod of {len(frame)} bytes with a match of {size}")

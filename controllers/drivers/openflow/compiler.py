@@ -8,11 +8,12 @@ else: caching is the caller's. Used by the flow, group and meter controllers.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.codec import Type
@@ -31,10 +32,11 @@ _MISSING_PORT: Final = re.compile(
 _WORD: Final = re.compile(r"[\w.@+-]+")
 _FREE_NUMBERS: Final = range(0xFE00, 0x100, -1)
 _ADD: Final = 0
+_BREATH: Final = 1000
+"""So many texts are decoded before others may run: 3 ms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(NamedTuple):
     """What a text means. `protocol` is the wire version it was encoded for (5: OpenFlow 1.4)."""
 
     key: FlowKey
@@ -105,14 +107,19 @@ class FlowCompiler:
 
         `awaited` are names that may yet become ports: a text that uses one is at fault for the missing port.
         """
-        # "add" first: no text can be read as another command
+        # "add" comes first: no text can be read as another command
         return await self._translate(texts, ports, awaited, _Kind("add-flows", "add cookie={},{}", _flow_meaning))
 
     async def compile_groups(
         self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str] = ()
     ) -> dict[str, bytes | CompileFault]:
         """Translate groups, written without their id, to `SetGroup.body`."""
-        return await self._translate(texts, ports, awaited, _Kind("add-groups", "add group_id={},{}", group_body))
+        wanted = list(texts)
+        cut = [text for text in wanted if "selection_method" in text]
+        kind = _Kind("add-groups", "add group_id={},{}", group_body)
+        results = await self._translate((text for text in wanted if text not in cut), ports, awaited, kind)
+        # ovs-ofctl leaves the property out without a word, as it exists in OpenFlow 1.5 only
+        return results | {text: CompileFault("selection_method needs OpenFlow 1.5, and 1.4 is spoken") for text in cut}
 
     async def compile_meters(self, texts: Iterable[str]) -> dict[str, bytes | CompileFault]:
         """Translate meters, written without their id, to `SetMeter.body`. ovs-ofctl takes them one at a time."""
@@ -206,7 +213,7 @@ class _Work(Generic[_T]):
         while rest:
             status, said = await self._run(rest)
             if status == 0:
-                self._take(rest)
+                await self._take(rest)
                 break
             wrong = _LINE_ERROR.search(said)
             if wrong is None:
@@ -247,12 +254,14 @@ class _Work(Generic[_T]):
         lines = [self.kind.line.format(number, text) for number, text in enumerate(texts)]
         return await self.ofctl.run({**self.ports, **self.stand_ins}, (self.kind.command, "-"), lines, bundle=bundle)
 
-    def _take(self, texts: Sequence[str]) -> None:
+    async def _take(self, texts: Sequence[str]) -> None:
         changes = self.ofctl.switch.changes
         if len(changes) != len(texts):
             raise DriverError(f"ovs-ofctl made {len(changes)} messages of {len(texts)} texts; none of them is used")
         for number, (text, change) in enumerate(zip(texts, changes, strict=True)):
             self.results[text] = self.kind.meaning(change, number)
+            if number % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
 
     async def find_missing(self, texts: Sequence[str]) -> None:
         """Texts whose meaning changes with the numbers that stand in for missing ports are the ones that need them."""

@@ -114,7 +114,7 @@ class Ofctl:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def session(cls, timeout: float) -> AsyncIterator[Ofctl]:  # noqa: ASYNC109  (of each run)
+    async def session(cls, timeout: float) -> AsyncIterator[Ofctl]:
         """A private directory with the socket in it, for any number of runs one after the other."""
         with tempfile.TemporaryDirectory(prefix="reconciler-of-") as directory:  # made with mode 0700
             ofctl = cls(Path(directory), timeout)

@@ -132,6 +132,36 @@ def test_any_text_gets_a_result_and_leaves_its_neighbours_alone(texts: list[str]
     assert results[good] == Compiled(FlowKey(200, 32768, b""), output(1))
 
 
+async def test_groups_are_compiled_without_their_id() -> None:
+    texts = {
+        "type=all,bucket=actions=output:p1": b"\0" + bytes.fromhex("00200000ffffffffffffffff00000000") + output(1)[8:],
+        "group_id=5,type=all": CompileFault("'group_id' is given beside the group and cannot be in it"),
+        "type=all,bucket=actions=output:tap1": CompileFault("the bridge has no port tap1", frozenset({"tap1"})),
+        "type=ff,bucket=watch_port:tap1,actions=1": CompileFault("the bridge has no port tap1", frozenset({"tap1"})),
+        "bogus": CompileFault("unknown keyword bogus"),
+    }
+    results = await FlowCompiler().compile_groups(texts, PORTS)
+    assert results == texts
+
+
+async def test_a_group_that_openflow14_would_cut_short_is_a_fault() -> None:
+    text = "type=select,selection_method=hash,fields(ip_dst),bucket=actions=output:1"
+    (result,) = (await FlowCompiler().compile_groups([text], PORTS)).values()
+    assert isinstance(result, CompileFault)
+    assert "OpenFlow 1.5" in result.message
+
+
+async def test_meters_are_compiled_without_their_id() -> None:
+    texts = {
+        "kbps,band=type=drop,rate=1000": b"\0\1" + bytes.fromhex("00010010000003e80000000000000000"),
+        "meter=7,kbps,band=type=drop,rate=1": CompileFault("'meter' is given beside the meter and cannot be in it"),
+        "kbps,band=type=drop": CompileFault("band must have 'rate'"),
+        "--help": CompileFault("must specify bands"),
+        "": CompileFault("it is empty"),
+    }
+    assert await FlowCompiler().compile_meters(texts) == texts
+
+
 def test_words_hold_every_name_a_text_may_refer_to() -> None:
     text = 'in_port="tap0.1",actions=resubmit(qr-1@if3,5),output:patch-tun,learn(table=1,load:a->b[])'
     assert {"tap0.1", "qr-1@if3", "patch-tun", "a", "b"} <= words(text)

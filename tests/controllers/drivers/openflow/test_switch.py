@@ -164,6 +164,44 @@ async def test_changes_of_ours_and_theirs_that_cross_leave_a_true_replica(br0: P
         await followed.proven()
 
 
+async def test_nothing_is_missed_while_the_monitor_is_paused(br0: PrivateOvs) -> None:
+    """Open vSwitch pauses the monitor when nobody reads, and then does not tell of flows that came and went."""
+    async with following(br0, "br0") as followed:
+        switch, ours = followed.switch, some(2)[0]
+        channel = switch._channel
+        assert channel is not None
+        assert isinstance(channel._transport, asyncio.Transport)
+        channel._transport.pause_reading()
+        theirs = "".join(f"table=9,priority={number},actions=output:1\n" for number in range(1, 12_000))
+        await asyncio.to_thread(br0.ofctl, "--bundle", "add-flows", "br0", "-", stdin=theirs)
+        changing = asyncio.create_task(switch.apply([ours]))
+        await asyncio.sleep(0.05)  # it has been carried out, and its answer waits to be read
+        await asyncio.to_thread(br0.ofctl, "del-flows", "br0", "table=5")
+        await asyncio.to_thread(br0.ofctl, "del-flows", "br0", "table=9,priority=5", "--strict")
+        channel._transport.resume_reading()
+        await changing
+        await until(lambda: (None, "flow monitor resumed") in followed.events)
+        await followed.settled()
+        assert len(switch.flows) == 11_998
+        assert ours.key not in switch.flows
+        await followed.proven()
+
+
+async def test_an_abandoned_change_leaves_a_true_replica(br0: PrivateOvs) -> None:
+    async with following(br0, "br0") as followed:
+        switch, adds = followed.switch, some(200)
+        for rounds in range(8):
+            changing = asyncio.create_task(switch.apply_and_read_back(adds))
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            changing.cancel()
+            await asyncio.gather(changing, return_exceptions=True)
+        await followed.settled()
+        await followed.proven()
+        await switch.apply_and_read_back(adds)
+        assert switch.flows == {add.key: add.flow for add in adds}
+
+
 async def test_a_dump_corrects_a_wrong_replica_and_says_so(br0: PrivateOvs) -> None:
     async with following(br0, "br0") as followed:
         switch, adds = followed.switch, some(5)
