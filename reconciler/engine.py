@@ -14,7 +14,7 @@ from desired.resource import ResourceId
 from desired.snapshot import Snapshot
 from reconciler.book import DesiredBook
 from reconciler.clock import Clock
-from reconciler.contract import Change, Controller, Finding, Focus, Outcome, PassRecord, Scope, Sink
+from reconciler.contract import Change, Controller, Finding, Focus, Outcome, PassRecord, ResourceStatus, Scope, Sink
 from reconciler.errors import DriverError, NotReady
 from reconciler.gates.admission import Gates
 from reconciler.gates.base import ChangeGate
@@ -157,10 +157,18 @@ class Engine:
                     await self._pass(work)
             except Exception as error:  # one pass must never end the daemon; the journal of it is this line
                 log.exception("pass_crashed", scope=str(work.scope), reason=work.reason)
-                self._retry(work.scope, self._failed_scope(work.scope, error))
+                self._crashed(work.scope, error)
             finally:
                 del self.progress.running[name]
                 self.queue.done(work.scope)
+
+    def _crashed(self, scope: Scope, error: Exception) -> None:
+        at = self._failed_scope(scope, error)
+        sid, reason = scope_id(scope), f"internal error, see the log: {error!r}"
+        wall = self.clock.wall()
+        status = ResourceStatus(sid, Outcome.FAILED, reason, wall, "backoff", wall + at - self.clock.now())
+        self.statuses.blind(scope, {sid: status})
+        self._retry(scope, at)
 
     async def _supervise(self, controller: Controller) -> None:
         """Keep a controller's watch running; a watch that ends has lost something, so everything is looked at."""
@@ -239,9 +247,6 @@ class Engine:
         """Statuses, backoff, journal, metrics, retries: everything that follows from a pass."""
         scope, now, wall = work.scope, result.ended, self.clock.wall()
         resources = self.book.resources(scope)
-        if revision != self.book.snapshot.revision:
-            # The desired state changed under this pass: its queue entry waits already, its findings are history.
-            resources = {**resources}
         failed_until = self._charge(result, now)
         verdict = judge(
             result,
@@ -263,6 +268,9 @@ class Engine:
         else:
             looked_at = None if result.looked_at is None else result.looked_at | {scope_id(scope)}
             changed = self.statuses.update(scope, looked_at, verdict.found)
+            if revision != self.book.snapshot.revision:
+                # What is declared changed under this pass: what it found is history, and the next one waits already.
+                self.statuses.unsettle(scope)
         self._remember(result, verdict)
         self.metrics.pass_finished(scope.controller, outcome, frame.seconds)
         if entry is not None:

@@ -63,7 +63,10 @@ class OpenFlowController:
         return [Scope(NAME, name) for name in self._marked()]
 
     def bridges_changed(self, names: frozenset[str] | None) -> None:
-        """OVSDB says that these may have come or gone: connections are tried at once."""
+        """OVSDB says that these may have come or gone: connections are tried at once, and new ones are looked at."""
+        for name in self._marked():
+            if name not in self._bridges and (names is None or name in names):
+                self._events.put_nowait(Event(Scope(NAME, name), None, "bridge is there"))
         for name, bridge in self._bridges.items():
             if (names is None or name in names) and not bridge.switch.ready:
                 bridge.switch.poke()

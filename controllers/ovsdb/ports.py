@@ -142,7 +142,7 @@ def _set(
     why, before, after = differences([("", port, row), *(("interface ", part, i) for i, part in parts)])
     action = SetPort(resource.id.name, row.uuid, port, by_uuid)
     columns = {column for part in by_uuid.values() for column in part.columns}
-    quiet = not port and columns <= {"ofport_request"}
+    quiet = not port and columns == {"ofport_request"} and not any(part.keys for part in by_uuid.values())
     if quiet:
         why = "its number is to survive a re-creation"
     brief = bool(columns & {"type", "options"} or port.columns.keys() & {"tag", "trunks", "vlan_mode"})

@@ -51,7 +51,7 @@ def _ovsdb(session: Session) -> Iterator[Check]:
 def _root_row(settings: Settings, row: Mapping[str, Any]) -> Iterator[Check]:
     wanted, known = settings.datapath_type or "system", _set(row["datapath_types"])
     if wanted in known:
-        yield Check("datapath", Verdict.OK, f"{wanted} is supported (there are {', '.join(known)})")
+        yield Check("datapath", Verdict.OK, f"{wanted} is supported (known here: {', '.join(known)})")
     else:
         other = next(iter(known), "netdev")
         advice = f'load the kernel module openvswitch, or set datapath_type = "{other}" in the settings'

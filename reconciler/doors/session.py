@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reconciler.doors.client import ControlClient, DaemonAbsentError, DaemonSilentError, lock_holder
+from reconciler.doors.client import ANSWER_SECONDS, ControlClient, DaemonAbsentError, DaemonSilentError, lock_holder
 from reconciler.doors.options import Output
 from reconciler.doors.show import Printer
 from reconciler.errors import DriverError
@@ -70,7 +70,7 @@ class Session:
 
     @cached_property
     def client(self) -> ControlClient:
-        return ControlClient(self.settings.control_path, lock=self.settings.lock_path)
+        return ControlClient(self.settings.control_path, lock=self.settings.lock_path, answer_seconds=ANSWER_SECONDS)
 
     def daemon(self, purpose: str) -> ControlClient:
         """The client of a daemon that answers. Raises DriverError saying what to do when there is none."""

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TextIO
 
 from reconciler.contract import Outcome, PassRecord, ResourceStatus
@@ -19,6 +20,9 @@ from reconciler.report import Budget, NodeStatus, OnceResult, Problem
 
 SHOWN = 20
 """Resources of a status that are listed without --verbose."""
+
+DRY_RUN = "dry_run"
+"""The gate that withholds everything in a plan, and is no news there."""
 
 STYLES = {
     Outcome.CONVERGED: "green",
@@ -97,7 +101,7 @@ def _color(stream: TextIO, lines: Iterable[Line]) -> None:
 def status_lines(status: NodeStatus, now: float, *, verbose: bool = False) -> Lines:
     """`reconcile status`. `now` is wall-clock seconds."""
     yield Line(f"{status.node}: {status.outcome}", f"bold {STYLES[status.outcome]}")
-    declared = ", ".join(f"{number} {kind}" for kind, number in sorted(status.resources.items())) or "nothing"
+    declared = ", ".join(words.count(number, kind) for kind, number in sorted(status.resources.items())) or "nothing"
     yield Line(f"  declared        {declared}")
     yield Line(f"  revision        {status.revision or 'none'}")
     yield Line(f"  last converged  {words.ago(status.last_converged, now)}")
@@ -123,13 +127,16 @@ def status_lines(status: NodeStatus, now: float, *, verbose: bool = False) -> Li
 def once_lines(result: OnceResult, *, dry_run: bool) -> Lines:
     """`--once` and `plan`: what was, or would be, done and why; then how it stands."""
     for entry in result.passes:
-        yield from story_lines(entry)
+        if entry.actions:
+            yield from story_lines(replace(entry, findings=()))  # what is still so is told below, once
     yield from problem_lines(result.config_problems)
     yield from budget_lines(result.budgets)
-    yield from _not_right(result.not_right, None, None)
+    left = [status for status in result.not_right if not (dry_run and status.gate == DRY_RUN)]
+    yield from _not_right(left, None, None)
     acted = Counter(action.result for entry in result.passes for action in entry.actions)
-    counts = ", ".join(f"{acted[name]} {name}" for name in ("planned", "done", "failed", "withheld") if acted[name])
-    what = "nothing to do" if not acted else counts
+    what = ", ".join(f"{acted[name]} {name}" for name in ("planned", "done", "failed", "withheld") if acted[name])
+    if not what:
+        what = "nothing can be done now" if left or result.config_problems else "nothing to do"
     end = "; the time was over before it was done" if result.timed_out else ""
     word = "plan" if dry_run else str(result.outcome)
     took = words.duration(result.seconds)
@@ -161,7 +168,7 @@ def problem_lines(problems: Iterable[Problem]) -> Lines:
 def budget_lines(budgets: Sequence[Budget]) -> Lines:
     for budget in budgets:
         yield Line(
-            f"{budget.wanted} deletes of {budget.kind} wait: revision {budget.revision} may delete {budget.allowed} of "
+            f"deletes of {words.count(budget.wanted, budget.kind)} wait: revision {budget.revision} may delete {budget.allowed} of "
             f"the {budget.owned} we own; 'reconcile approve {budget.revision}' lets them through",
             "yellow",
         )

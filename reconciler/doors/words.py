@@ -57,6 +57,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} d"
 
 
+def count(number: int, kind: str) -> str:
+    """``2 bridges``, ``1 held port``."""
+    return f"{number} {kind.replace('_', ' ')}{'' if number == 1 else 's'}"
+
+
 def clock(at: float) -> str:
     """Local time of day with milliseconds."""
     return _local(at).strftime("%H:%M:%S.%f")[:-3]

@@ -57,7 +57,7 @@ class Floor(asyncio.Protocol):
             if event == REMOVED:
                 if self.every:
                     return self.put_all_back()
-                table = data[at + 5]
+                table = data[at + 4]
                 (priority,) = struct.unpack_from("!H", data, at + 10)
                 (size,) = struct.unpack_from("!H", data, at + 26)
                 answer = self.answers.get((table, priority, data[at + 28 : at + 24 + size]))

@@ -27,8 +27,8 @@ class Reader:
         self._replica = replica
         self._timeout = timeout
 
-    async def dump(self) -> bool:
-        """Read all flows anew. True when the replica was not what the switch holds."""
+    async def dump(self) -> frozenset[FlowKey]:
+        """Read all flows anew. Returns the keys for which the replica had been wrong."""
         read = Read()
         xid = self.channel.xids()
         answer = self.channel.expect(xid, "asking for its flows", read.take)
@@ -41,7 +41,7 @@ class Reader:
             self._replica.abandon(read)
 
     async def read_back(self, keys: Iterable[FlowKey]) -> frozenset[FlowKey]:
-        """Read exactly these flows anew. Returns the keys for which the replica had been wrong."""
+        """Read these flows anew. Returns the keys, of these or others, for which the replica had been wrong."""
         flows = self._replica.flows
         return await self.read({key: flows[key].cookie if key in flows else None for key in keys})
 
@@ -50,10 +50,7 @@ class Reader:
         changed: frozenset[FlowKey] = frozenset()
         while wanted:
             if not self.few(len(wanted)):
-                before = self._replica.flows
-                await self.dump()
-                after = self._replica.flows
-                return changed | frozenset(key for key in wanted if before.get(key) != after.get(key))
+                return changed | await self.dump()
             read, answers, request = self.narrowed(wanted)
             self.channel.send(request)
             try:

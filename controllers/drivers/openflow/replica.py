@@ -74,15 +74,16 @@ class Replica:
         if read in self._reads:
             self._reads.remove(read)
 
-    def finish_dump(self, read: Read) -> bool:
-        """Replace all flows by what was read. True when something differed."""
+    def finish_dump(self, read: Read) -> frozenset[FlowKey]:
+        """Replace all flows by what was read. Returns the keys that differed."""
         self.abandon(read)
         for key, flow, exact in read.log:
             _put(read.found, key, flow, exact=exact)
-        differs = read.found != self.flows
-        self.flows = read.found
+        before, self.flows = self.flows, read.found
         self.unsure.clear()
-        return differs
+        if before == self.flows:
+            return frozenset()
+        return frozenset(key for key, _ in before.items() ^ self.flows.items())
 
     def finish_read(self, read: Read) -> tuple[frozenset[FlowKey], dict[FlowKey, int | None]]:
         """Correct what was read. Returns the keys that changed, and those to be asked for again by any cookie.

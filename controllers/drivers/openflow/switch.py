@@ -189,11 +189,12 @@ class Switch:
             self._wake.clear()
             if self._why_dump:
                 why, self._why_dump = self._why_dump, ""
-                if await self.dump():
-                    self._on_change(None, why)
+                changed = await self.dump()
+                if changed:
+                    self._on_change(changed, why)
             elif self._replica.unsure and not channel.lost.done():
                 await asyncio.sleep(ASK_FLAGS_AFTER)
-                changed = await self.read_back(tuple(self._replica.unsure))
+                changed = await self._asking().read_back(tuple(self._replica.unsure))
                 if changed:
                     self._on_change(changed, "flags or importance changed")
         raise DriverError(channel.lost.result())
@@ -269,13 +270,16 @@ class Switch:
 
     # What the controllers ask for
 
-    async def dump(self) -> bool:
-        """Read all flows anew. True when the replica was not what the switch holds: updates had been missed."""
+    async def dump(self) -> frozenset[FlowKey]:
+        """Read all flows anew. Returns the keys for which the replica had been wrong: updates had been missed."""
         return await self._asking().dump()
 
     async def read_back(self, keys: Iterable[FlowKey]) -> frozenset[FlowKey]:
-        """Read exactly these flows anew. Returns the keys for which the replica had been wrong."""
-        return await self._asking().read_back(keys)
+        """Read these flows anew. Returns those for which the replica had been wrong; others are reported."""
+        asked = frozenset(keys)
+        changed = await self._asking().read_back(asked)
+        self._report_strays(changed - asked)
+        return changed & asked
 
     async def apply(self, mods: Sequence[FlowMod | GroupMod]) -> None:
         """Carry out all of `mods`, in order, or none. Raises BundleError when the switch refuses one.
@@ -306,10 +310,11 @@ class Switch:
 
     async def _changing(self, mods: Sequence[Mod], way: Callable[[Writer, Sequence[Mod]], Awaitable[_T]]) -> _T:
         self._asking()
-        assert self._writer is not None
+        writer = self._writer
+        assert writer is not None
         known = False
         try:
-            result = await way(self._writer, mods)
+            result = await way(writer, mods)
             known = not any(isinstance(mod, DeleteGroup | DeleteMeter) for mod in mods)  # flows that used it go, too
         except BundleError:
             known = True
@@ -317,7 +322,12 @@ class Switch:
         finally:
             if not known:
                 self._in_doubt("what became of a change was not known")
+        self._report_strays(writer.strays)
         return result
+
+    def _report_strays(self, keys: frozenset[FlowKey]) -> None:
+        if keys:
+            self._on_change(keys, "found otherwise when read")
 
     def _asking(self) -> Reader:
         if self._reader is None or not self.ready:

@@ -34,6 +34,7 @@ SECONDS_PER_MOD: Final = 0.0005
 """Added to the timeout: ten times what a switch needs for one change of a bundle."""
 
 Wanted = Mapping[FlowKey, int | None]
+_Found = tuple[frozenset[FlowKey], Wanted]
 Odd = Mapping[FlowKey, tuple[FlowKey, Flow]]
 
 
@@ -66,6 +67,8 @@ class Writer:
         self._turn = asyncio.Lock()
         self._batch: _Batch | None = None
         self._touched: set[FlowKey] = set()
+        self.strays: frozenset[FlowKey] = frozenset()
+        """Keys that reading back the last batch found changed, although they were not part of it."""
         self.settlements = 0
         """How many batches have been taken into the replica."""
 
@@ -122,14 +125,18 @@ class Writer:
         async with self._turn:
             batch = self._batch = _Batch(self._channel.xids(len(mods)), mods)
             self._touched.clear()
+            self.strays = frozenset()
             try:
                 now = wanted if self._reader.few(len(wanted)) else {}
                 if len(mods) == 1 or batch.plain:
-                    again = await self._plain(batch, now)
+                    changed, again = await self._plain(batch, now)
                 else:
-                    again = await self._bundle(batch, now)
-                await self._reader.read(again if now else wanted)
-                return self._odd(mods) if wanted else {}
+                    changed, again = await self._bundle(batch, now)
+                changed |= await self._reader.read(again if now else wanted)
+                odd = self._odd(mods) if wanted else {}
+                self.strays = changed - {mod.key for mod in mods if isinstance(mod, AddFlow | DeleteFlow)}
+                self.strays -= {key for key, _ in odd.values()}
+                return odd
             finally:
                 self._batch = None
 
@@ -149,7 +156,7 @@ class Writer:
                     odd[asked] = (key, flow)
         return odd
 
-    async def _plain(self, batch: _Batch, wanted: Wanted) -> Wanted:
+    async def _plain(self, batch: _Batch, wanted: Wanted) -> _Found:
         """Send the changes one by one, with a barrier behind them."""
         changes = b"".join(codec.encode(mod, xid) for xid, mod in enumerate(batch.mods, batch.first))
         barrier = self._channel.xids()
@@ -157,7 +164,7 @@ class Writer:
         request = changes + codec.message(Type.BARRIER_REQUEST, barrier)
         return await self._finish(batch, request, answer, wanted)
 
-    async def _bundle(self, batch: _Batch, wanted: Wanted) -> Wanted:
+    async def _bundle(self, batch: _Batch, wanted: Wanted) -> _Found:
         """Fill a bundle; commit it if all of it was accepted, else discard it."""
         channel, identity = self._channel, batch.first
         opened, barrier, commit = (channel.xids() for _ in range(3))
@@ -182,7 +189,7 @@ class Writer:
         answer = channel.expect(commit, what, lambda _: self._settle(batch))
         return await self._finish(batch, codec.bundle_control(commit, identity, Bundle.COMMIT), answer, wanted)
 
-    async def _finish(self, batch: _Batch, request: bytes, answer: Answer, wanted: Wanted) -> Wanted:
+    async def _finish(self, batch: _Batch, request: bytes, answer: Answer, wanted: Wanted) -> _Found:
         """Send `request`, which carries the batch out, and read back in the same write."""
         channel = self._channel
         read, answers, reading = self._reader.narrowed(wanted)
@@ -192,12 +199,12 @@ class Writer:
             await channel.gather((answer, *answers), self._patience(batch))
             if batch.refused is not None:
                 raise self._error(batch, None)
-            _, again = self._replica.finish_read(read)
+            found = self._replica.finish_read(read)
         except RefusedError as error:
             raise self._error(batch, error) from error
         finally:
             self._replica.abandon(read)
-        return again
+        return found
 
     def _patience(self, batch: _Batch) -> float:
         return self._timeout + SECONDS_PER_MOD * len(batch.mods)

@@ -191,7 +191,8 @@ def test_verbs_that_need_the_daemon_say_how_to_start_it(capsys, home, argv):
     assert "systemctl start reconciler" in err
 
 
-def test_a_daemon_that_does_not_answer_is_named_and_force_goes_past_it(capsys, home):
+def test_a_daemon_that_does_not_answer_is_named_and_force_goes_past_it(capsys, home, monkeypatch):
+    monkeypatch.setattr("reconciler.doors.session.ANSWER_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as stuck, (home / "run" / "lock").open("w") as lock:
         stuck.bind(str(home / "run" / "control.sock"))
         stuck.listen()

@@ -53,11 +53,11 @@ def test_status_tells_everything_that_is_not_right():
     text = "\n".join(texts(status_lines(status, NOW)))
     for part in (
         "net1: conflict",
-        "2 bridge, 5 port",
+        "2 bridges, 5 ports",
         "last converged  2 min ago",
         "flow is paused by ann",
         "for another 30 min: cable work",
-        "9 deletes of port wait: revision abc123 may delete 3 of the 10 we own",
+        "deletes of 9 ports wait: revision abc123 may delete 3 of the 10 we own",
         "(declared at a.yaml:3:1)",
         "net.yaml:3:5: bridges.br-int: unknown key",
         "did you mean 'fail_mode'?",
@@ -79,6 +79,8 @@ def test_a_plan_ends_with_how_much_there_is_to_do():
     lines = texts(once_lines(OnceResult(Outcome.PENDING, 2, passes, revision="abc123", seconds=0.01), dry_run=True))
     assert "was deleted -> would create" in lines[0]
     assert lines[-1] == "plan: 3 planned (revision abc123, 10.0 ms)"
+    left = OnceResult(Outcome.CONFLICT, 4, not_right=STATUS.not_right)
+    assert texts(once_lines(left, dry_run=True))[-1].startswith("plan: nothing can be done now")
     done = texts(once_lines(OnceResult(Outcome.CONVERGED, 0, timed_out=True), dry_run=False))
     assert done == ["converged: nothing to do (revision none, 0.0 ms); the time was over before it was done"]
 

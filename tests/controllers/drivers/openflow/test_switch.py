@@ -207,12 +207,16 @@ async def test_a_dump_corrects_a_wrong_replica_and_says_so(br0: PrivateOvs) -> N
         switch, adds = followed.switch, some(5)
         await switch.apply(adds)
         switch._replica.flows.pop(adds[0].key)
-        assert await switch.dump()
-        assert not await switch.dump()
+        assert await switch.dump() == {adds[0].key}
+        assert await switch.dump() == frozenset()
         switch._replica.flows[adds[1].key] = Flow(b"")
         switch._replica.flows[FlowKey(9, 9, b"")] = Flow(b"")
         keys = [adds[0].key, adds[1].key, FlowKey(9, 9, b"")]
         assert await switch.read_back(keys) == {adds[1].key, FlowKey(9, 9, b"")}
+        assert followed.events == []
+        switch._replica.flows.pop(adds[2].key)
+        assert await switch.read_back([adds[-1].key, *(FlowKey(9, number, b"") for number in range(99))]) == frozenset()
+        assert followed.reported() == {adds[2].key}, "what else was found is reported"
         assert switch.flows == {add.key: add.flow for add in adds}
 
 

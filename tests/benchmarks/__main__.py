@@ -1,0 +1,62 @@
+"""``python -m tests.benchmarks [NAME ...]``: run benchmarks and print their tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks import drift
+from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
+from tests.benchmarks.drift_ovsdb import Bridge, PatchPort, Tag
+from tests.benchmarks.report import Table, heading, machine, say
+
+SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
+    "patch": PatchPort,
+    "tag": Tag,
+    "flow": OneOfFew,
+    "flow10k": OneOfMany,
+    "flows10k": All,
+    "bridge": Bridge,
+}
+
+
+def main() -> int:
+    """Run what is named; all by default."""
+    names = ["drift", *SUBJECTS]
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default: all")
+    parser.add_argument("--breaks", type=int, default=200, metavar="N", help="per drift and side (default 200)")
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="how long the random breaker breaks")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, and every time measured")
+    args = parser.parse_args()
+    chosen = args.names or ["drift"]
+    unknown = set(chosen) - set(names)
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    facts = machine()
+    print(heading(facts), flush=True)
+    tables: list[Table] = []
+    with tempfile.TemporaryDirectory(prefix="bench") as directory:
+        for table in _tables(chosen, Path(directory), args):
+            tables.append(table)
+            print(f"\n{table.text()}", flush=True)
+            if args.json:
+                args.json.write_text(json.dumps({"machine": facts, "tables": [t.data() for t in tables]}, indent=1))
+    return 0
+
+
+def _tables(chosen: list[str], directory: Path, args: argparse.Namespace):  # noqa: ANN202
+    subjects = list(SUBJECTS.values()) if "drift" in chosen else [SUBJECTS[n] for n in chosen if n in SUBJECTS]
+    if subjects:
+        say(f"drift, seed {args.seed}")
+        yield drift.table(subjects, directory, args.breaks, args.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
