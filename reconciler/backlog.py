@@ -119,6 +119,7 @@ def _action(action: ActionRecord) -> dict[str, Any]:
         "detail": action.detail,
         "gate": action.gate,
         "drift": action.drift,
+        "disruption": action.disruption.value,
     }
 
 

@@ -195,6 +195,7 @@ class ActionRecord:
     gate: str = ""
     drift: bool = False
     """True when the world changed and not what was declared."""
+    disruption: Disruption = Disruption.NONE
 
 
 @dataclass(frozen=True, slots=True)

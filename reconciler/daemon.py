@@ -18,7 +18,7 @@ from reconciler.doors.control import ControlServer
 from reconciler.doors.http import HttpServer
 from reconciler.doors.narrate import Narrator
 from reconciler.doors.notify import Notifier
-from reconciler.errors import ConfigError, DriverError
+from reconciler.errors import ConfigError, DriverError, ReconcilerError
 from reconciler.lock import node_lock
 from reconciler.logs import get_logger
 from reconciler.once import background, run_once
@@ -114,10 +114,10 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
     http: HttpServer | None = None
     try:
         if parts.settings.listen:
-            http = HttpServer(parts.settings, parts.node, parts.metrics)
             try:
+                http = HttpServer(parts.settings, parts.node, parts.metrics)
                 await http.start()
-            except DriverError as error:
+            except ReconcilerError as error:
                 log.error("http_not_listening", error=str(error))
                 parts.notices.append(str(error))
                 http = None
@@ -135,24 +135,30 @@ async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
     """READY once the doors are open, and the watchdog as long as the workers make progress."""
     if not notifier:
         return
-    told = ""
-    notifier.ready("starting")
     every = min(1.0, notifier.watchdog_interval() or 1.0)
+    told, problem = "", ""
     while True:
+        outcome = str(parts.engine.statuses.outcome())
         healthy, _ = parts.node.healthy()
-        if healthy:
-            notifier.alive()
-        outcome = parts.engine.statuses.outcome()
-        if outcome != told:
-            told = outcome
-            notifier.status(f"{outcome}")
+        try:
+            if not told:
+                notifier.ready(outcome)
+            if healthy:
+                notifier.alive()
+            if outcome != told:
+                notifier.status(outcome)
+            told, problem = outcome, ""
+        except DriverError as error:
+            if str(error) != problem:
+                problem = str(error)
+                log.error("systemd_not_told", error=problem)
         await asyncio.sleep(every)
 
 
 def _reload(parts: Assembly) -> None:
     """SIGHUP: take over what may change while running, and name what needs a restart."""
     try:
-        fresh = Settings.load()
+        fresh = parts.settings.reload()
     except ConfigError as error:
         log.error("settings_invalid", error=str(error))
         return

@@ -14,7 +14,19 @@ from desired.resource import ResourceId
 from desired.snapshot import Snapshot
 from reconciler.book import DesiredBook
 from reconciler.clock import Clock
-from reconciler.contract import Change, Controller, Finding, Focus, Outcome, PassRecord, ResourceStatus, Scope, Sink
+from reconciler.contract import (
+    Change,
+    Controller,
+    Finding,
+    Focus,
+    Outcome,
+    PassRecord,
+    ResourceStatus,
+    Scope,
+    Sink,
+    Verb,
+    View,
+)
 from reconciler.errors import DriverError, NotReady
 from reconciler.gates.admission import Gates
 from reconciler.gates.base import ChangeGate
@@ -32,6 +44,9 @@ HEARTBEAT = Scope("engine", "heartbeat")
 """Goes through queue and workers like any work: what proves that they move."""
 HEARTBEAT_EVERY = 2.0
 LAG_EVERY = 0.05
+OF_THE_WHOLE = frozenset({"in_sync", "budget"})
+"""Gates whose answer for one scope follows from what is declared for all of them."""
+
 STUCK_AFTER = 30.0
 """Seconds after which a pass that does not end makes the daemon unhealthy."""
 
@@ -70,7 +85,9 @@ class Engine:
         self.config_valid = True
         self._pass_id = 0
         self._converged_once: dict[ResourceId, int] = {}
-        self._waiting: dict[ResourceId | Scope, set[Scope]] = {}
+        self._looked: set[ResourceId] = set()
+        self._waiting: dict[ResourceId | Scope, dict[Scope, int]] = {}
+        self._overtaken: set[Scope] = set()
         self._retries: dict[Scope, asyncio.TimerHandle] = {}
         self.progress = Progress()
         self.last_converged: float | None = None
@@ -93,11 +110,16 @@ class Engine:
         self.gates.paused.observing = self.book.observing()
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():
+            self._looked.difference_update(rid for rid in resources if rid not in snapshot.resources)
+            self._overtaken.add(scope)
             self.statuses.unsettle(scope)
             self.gates.backoff.clear([*resources, scope_id(scope)])
             self.queue.add(scope, None, "declared state changed")
         if first:
             self.look(self.scopes() - changed.keys(), "started")
+        else:
+            held = self.statuses.withheld_by(OF_THE_WHOLE)
+            self.look(held - changed.keys(), "declared state changed elsewhere")
 
     def was_converged(self) -> None:
         """The current state was reached before this start: what differs from it now is drift."""
@@ -224,16 +246,18 @@ class Engine:
         scope = work.scope
         if not self.book.snapshot.revision:
             return  # nothing is declared yet; `desire` asks for every scope
-        retry = self._retries.pop(scope, None)
-        if retry is not None:
-            retry.cancel()
-        focus: Focus = work.focus if self.statuses.seen(scope) else None
         if work.prove:
             await self._prove(scope)
-            focus = None
+        focus: Focus = work.focus if self.statuses.seen(scope) and not work.prove else None
+        if focus is None:
+            self._retry(scope, None)
+        self._overtaken.discard(scope)
         view = self.book.view(scope, self.statuses.settled)
         result = await self._pipeline.run(view, focus, self._mounted)
-        self._conclude(work, result, view.revision)
+        if isinstance(result.blind, NotReady) and not view.resources and scope not in self.scopes():
+            self.statuses.forget(scope)  # neither declared nor there: nothing waits for it
+            return
+        self._conclude(work, result, view)
 
     async def _prove(self, scope: Scope) -> None:
         try:
@@ -243,14 +267,13 @@ class Engine:
         except DriverError as error:
             log.warning("replica_not_proven", scope=str(scope), error=str(error))
 
-    def _conclude(self, work: Work, result: PassResult, revision: str) -> None:
+    def _conclude(self, work: Work, result: PassResult, view: View) -> None:
         """Statuses, backoff, journal, metrics, retries: everything that follows from a pass."""
         scope, now, wall = work.scope, result.ended, self.clock.wall()
-        resources = self.book.resources(scope)
         failed_until = self._charge(result, now)
         verdict = judge(
             result,
-            declared=resources,
+            declared=view.resources,
             failed_until=failed_until,
             fights=self._fights(result, now),
             wall=wall,
@@ -259,27 +282,35 @@ class Engine:
         outcome = worst(status.outcome for status in verdict.found.values())
         self._pass_id += 1
         frame = PassRecord(
-            self._pass_id, wall, scope, work.reason, revision, outcome, result.ended - result.started, now - work.since
+            self._pass_id,
+            wall,
+            scope,
+            work.reason,
+            view.revision,
+            outcome,
+            result.ended - result.started,
+            now - work.since,
         )
         entry = journal_entry(result, verdict, known=known, is_drift=self._is_drift, entry=frame)
-        before = self.statuses.settled
         if result.blind is not None:
             changed = self.statuses.blind(scope, verdict.found)
         else:
             looked_at = None if result.looked_at is None else result.looked_at | {scope_id(scope)}
             changed = self.statuses.update(scope, looked_at, verdict.found)
-            if revision != self.book.snapshot.revision:
-                # What is declared changed under this pass: what it found is history, and the next one waits already.
-                self.statuses.unsettle(scope)
-        self._remember(result, verdict)
+        if scope in self._overtaken:
+            # What is declared changed under this pass: what it found is history, and the next one waits already.
+            self.statuses.unsettle(scope)
+        elif result.blind is None:
+            self._remember(result, verdict)
         self.metrics.pass_finished(scope.controller, outcome, frame.seconds)
         if entry is not None:
             self._emit(entry)
         if changed or entry is not None:
             self.last_news = now
             self._count()
-        self._wake_waiting(scope, verdict, before)
-        self._retry(scope, verdict.retry_at)
+        whole = result.blind is not None or result.looked_at is None
+        self._wake_waiting(scope, verdict, whole=whole)
+        self._retry(scope, verdict.retry_at, whole=whole)
         self._note_converged(wall)
 
     def _charge(self, result: PassResult, now: float) -> dict[ResourceId, float]:
@@ -300,7 +331,8 @@ class Engine:
         self._charge_unanswered(result, now)
         sid = scope_id(result.scope)
         if isinstance(result.blind, NotReady):
-            self.gates.backoff.clear()  # what they failed on has gone away with the stream
+            # What they failed on has gone away with the stream.
+            self.gates.backoff.clear([*self.book.resources(result.scope), *self.statuses.of(result.scope)])
         elif result.blind is not None:
             until[sid] = self._failed_scope(result.scope, result.blind)
         else:
@@ -330,20 +362,22 @@ class Engine:
         return resource.generation if resource is not None else 0
 
     def _is_drift(self, change: Change) -> bool:
-        """The world changed, and not what was declared: this generation was right once."""
+        """The world changed, and not what was declared: this generation was right once, or nobody ever declared it."""
+        if change.verb is Verb.DELETE:
+            return not change.prune
         known = self._converged_once.get(change.resource)
         return known is not None and known == self._generation(change.resource)
 
     def _remember(self, result: PassResult, verdict: Judgement) -> None:
-        if result.blind is not None:
-            return
         declared = self.book.resources(result.scope)
         failing = self.gates.backoff.failing()
         for rid in declared if result.looked_at is None else result.looked_at:
             resource = declared.get(rid)
             if resource is None:
                 self._converged_once.pop(rid, None)
-            elif rid not in verdict.found:
+                continue
+            self._looked.add(rid)
+            if rid not in verdict.found:
                 self._converged_once[rid] = resource.generation
                 if failing:
                     self.gates.backoff.succeeded(rid)
@@ -362,21 +396,30 @@ class Engine:
         self.metrics.set_resources(self.statuses.counts(self.book.snapshot.resources))
         self.metrics.set_withheld(status.gate for status in self.statuses.not_right() if status.gate)
 
-    def _wake_waiting(self, scope: Scope, verdict: Judgement, before: frozenset[Scope]) -> None:
-        """Scopes that wait for something here are looked at when it may have come."""
-        for waits in self._waiting.values():
-            waits.discard(scope)
+    def _wake_waiting(self, scope: Scope, verdict: Judgement, *, whole: bool) -> None:
+        """Scopes that wait for something are looked at when it is nearer than when they were last told.
+
+        A narrowed pass does not know what the rest of its scope waits for.
+        """
+        for ref, waits in self._waiting.items():
+            if whole and ref not in verdict.waits_for:
+                waits.pop(scope, None)
         for ref in verdict.waits_for:
-            self._waiting.setdefault(ref, set()).add(scope)
-        if not self._waiting:
-            return
+            self._waiting.setdefault(ref, {}).setdefault(scope, 0)
         for ref in list(self._waiting):
-            met = ref in self.statuses.settled - before if isinstance(ref, Scope) else self._usable(ref)
-            if met:
-                for waiting in self._waiting.pop(ref):
+            near = self._nearness(ref)
+            for waiting, told in self._waiting[ref].items():
+                if near > told:
                     self.queue.add(waiting, None, f"{ref} is there")
-            elif not self._waiting[ref]:
+                self._waiting[ref][waiting] = near
+            if not self._waiting[ref]:
                 del self._waiting[ref]
+
+    def _nearness(self, ref: ResourceId | Scope) -> int:
+        """0: not there; 1: there, with something wrong; 2: right."""
+        if isinstance(ref, Scope):
+            return 2 if ref in self.statuses.settled else 0
+        return self._usable(ref) + (self._usable(ref) and self.statuses.converged(ref))
 
     def _usable(self, rid: ResourceId) -> bool:
         """May others refer to this resource? Not before it was looked at once, and not while it is another's."""
@@ -385,11 +428,15 @@ class Engine:
             return False
         scope = self.book.controller(rid.kind).scope(resource)
         status = self.statuses.of(scope).get(rid)
-        return self.statuses.known(scope) and (status is None or status.outcome is not Outcome.CONFLICT)
+        return rid in self._looked and (status is None or status.outcome is not Outcome.CONFLICT)
 
-    def _retry(self, scope: Scope, at: float | None) -> None:
-        old = self._retries.pop(scope, None)
+    def _retry(self, scope: Scope, at: float | None, *, whole: bool = True) -> None:
+        """Look again at `at`, or not. What a narrowed pass leaves does not put off what the rest waits for."""
+        old = self._retries.get(scope)
+        if old is not None and not whole and (at is None or old.when() <= at):
+            return
         if old is not None:
+            del self._retries[scope]
             old.cancel()
         if at is None:
             return

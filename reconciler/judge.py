@@ -119,6 +119,8 @@ def journal_entry(
 
 
 def _is_news(before: ResourceStatus | None, finding: Finding) -> bool:
+    if finding.outcome is Outcome.PENDING and finding.recheck is not None:
+        return False  # a wait of milliseconds, as a rule; when its deadline passes, it is a failure and news
     return before is None or before.outcome is not finding.outcome or before.reason != finding.reason
 
 
@@ -126,7 +128,16 @@ def _line(
     change: Change, result: str, is_drift: Callable[[Change], bool], *, detail: str = "", gate: str = ""
 ) -> ActionRecord:
     return ActionRecord(
-        change.resource, change.verb, change.why, change.before, change.after, result, detail, gate, is_drift(change)
+        change.resource,
+        change.verb,
+        change.why,
+        change.before,
+        change.after,
+        result,
+        detail,
+        gate,
+        is_drift(change),
+        change.disruption,
     )
 
 

@@ -6,7 +6,7 @@ Converged is the rest: ten thousand flows that are right cost nothing here. The 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from desired.resource import ResourceId, Resources
@@ -26,7 +26,6 @@ class StatusBook:
     def __init__(self) -> None:
         self._scopes: dict[Scope, dict[ResourceId, ResourceStatus]] = {}
         self._seen: set[Scope] = set()
-        self._known: set[Scope] = set()
         self._where: dict[ResourceId, Scope] = {}
         self.settled: frozenset[Scope] = frozenset()
 
@@ -40,7 +39,6 @@ class StatusBook:
         old = self._scopes.get(scope, {})
         if looked_at is None:
             self._seen.add(scope)
-            self._known.add(scope)
             kept: dict[ResourceId, ResourceStatus] = {}
         else:
             kept = {rid: status for rid, status in old.items() if rid not in looked_at}
@@ -57,10 +55,7 @@ class StatusBook:
 
     def blind(self, scope: Scope, found: Mapping[ResourceId, ResourceStatus]) -> bool:
         """The scope could not be observed: `found` is all that is known of it, and it has to be looked at wholly."""
-        known = scope in self._known
         changed = self.update(scope, None, found)
-        if not known:
-            self._known.discard(scope)
         self.unsettle(scope)
         return changed
 
@@ -84,9 +79,9 @@ class StatusBook:
         """Has a pass looked at all of this scope since it was last unsettled?"""
         return scope in self._seen
 
-    def known(self, scope: Scope) -> bool:
-        """Has a pass ever looked at all of this scope?"""
-        return scope in self._known
+    def withheld_by(self, gates: Collection[str]) -> set[Scope]:
+        """The scopes in which one of these gates withholds something."""
+        return {scope for scope, found in self._scopes.items() if any(s.gate in gates for s in found.values())}
 
     def converged(self, resource: ResourceId) -> bool:
         return resource not in self._where

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class PrivateOvs:
 
     def start_ovsdb(self) -> None:
         self._start("ovsdb-server", f"--remote=punix:{self.rundir}/db.sock", str(self.rundir / "conf.db"))
-        self._until("ovsdb-server", (self.rundir / "db.sock").is_socket)
+        self._until("ovsdb-server", lambda: _listens(self.rundir / "db.sock"))
 
     def start_vswitchd(self, *, wait: bool = True) -> None:
         """Start ovs-vswitchd; with `wait`, until it has applied the database (its bridges and their sockets exist)."""
@@ -238,6 +239,14 @@ class Host:
             time.sleep(2 * every)
             running.end(signal.SIGINT)
             ping.tally = _tally(output.read_text())
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody accepts connections there: the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as knock, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        knock.connect(str(path))
+        return True
+    return False
 
 
 def _tally(text: str) -> PingTally:

@@ -13,7 +13,7 @@ from controllers.drivers.openflow.flows import AddFlow, DeleteFlow, Flow, FlowKe
 from controllers.openflow.describe import describe, describe_instructions
 from controllers.openflow.state import Observed
 from controllers.openflow.table import Entry
-from controllers.ownership import is_our_cookie
+from controllers.ownership import cookie, is_our_cookie
 from desired.kinds.ovs import BridgeSpec
 from desired.resource import ResourceId
 from reconciler.contract import Change, Disruption, Finding, Group, Outcome, Plan, Verb, View
@@ -24,6 +24,13 @@ class _Draft:
     changes: list[Change] = field(default_factory=list)
     deletes: list[Change] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    cookies: dict[int, ResourceId] | None = None
+
+    def declared_with(self, value: int, view: View) -> ResourceId | None:
+        """The declared flow whose cookie this is. Only strays are asked for, so it is mostly not even built."""
+        if self.cookies is None:
+            self.cookies = {cookie(rid): rid for rid in view.resources}
+        return self.cookies.get(value)
 
 
 def diff(view: View, observed: Observed) -> Plan:
@@ -38,7 +45,7 @@ def diff(view: View, observed: Observed) -> Plan:
     for key in flows if observed.keys is None else observed.keys:
         flow = flows.get(key)
         if flow is not None and key not in entries:
-            _undeclared(draft, observed, key, flow, exclusive=exclusive)
+            _undeclared(draft, view, observed, key, exclusive=exclusive)
     looked_at = None if observed.keys is None else frozenset(_looked_at(observed))
     _unready(draft, observed, looked_at)
     changes = (*draft.changes, *draft.deletes)
@@ -101,16 +108,24 @@ def _differences(entry: Entry, found: Flow, observed: Observed) -> list[str]:
     return names
 
 
-def _undeclared(draft: _Draft, observed: Observed, key: FlowKey, flow: Flow, *, exclusive: bool) -> None:
+def _undeclared(draft: _Draft, view: View, observed: Observed, key: FlowKey, *, exclusive: bool) -> None:
+    flow = observed.flows[key]
     if flow.idle_timeout or flow.hard_timeout:
         return
     ours = is_our_cookie(flow.cookie)
     if not ours and not exclusive:
         return
-    rid = _stray(observed, key)
-    why = "no longer declared" if ours else f"foreign flow (cookie {flow.cookie:#x}) on an exclusive bridge"
+    declared = draft.declared_with(flow.cookie, view) if ours else None
+    rid = declared or _stray(observed, key)
+    if declared is not None:
+        why = "not the match that is declared: a port it names has another number or is gone"
+    elif ours:
+        why = "no longer declared"
+    else:
+        why = f"foreign flow (cookie {flow.cookie:#x}) on an exclusive bridge"
     delete = DeleteFlow(key, flow.cookie, 0xFFFF_FFFF_FFFF_FFFF)
-    draft.deletes.append(Change(rid, Verb.DELETE, delete, why, _shown(flow), "", Disruption.BRIEF, prune=ours))
+    prune = ours and declared is None  # else it is a repair of what is declared, which no budget may hold up
+    draft.deletes.append(Change(rid, Verb.DELETE, delete, why, _shown(flow), "", Disruption.BRIEF, prune=prune))
 
 
 def _stray(observed: Observed, key: FlowKey) -> ResourceId:

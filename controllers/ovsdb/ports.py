@@ -16,7 +16,7 @@ from reconciler.contract import Change, Disruption, Finding, Outcome, Verb
 VSWITCHD_DEADLINE = 10.0
 """Seconds that vswitchd may take to give a port its number before we call that a failure."""
 
-PEER_DEADLINE = 2.0
+PEER_DEADLINE = 0.5
 """Seconds that a patch port may have an error although its peer is there."""
 
 
@@ -154,9 +154,11 @@ def _waiting(draft: Draft, resource: Resource) -> None:
     since = draft.observed.waiting.get(resource.id.name, 0.0)
     interface = draft.replica.interfaces.get(resource.id.name)
     if interface is not None and interface.type == "patch" and interface.error:
-        peer = ResourceId("port", interface.options.get("peer", ""))
+        peer = interface.options.get("peer", "")
+        # A peer that is there is not waited for: vswitchd clears the error in its own time, which is an event.
+        waits = () if peer in draft.replica.ports else (ResourceId("port", peer),)
         reason = f"Open vSwitch says: {interface.error}"
-        draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, (peer,), recheck=PEER_DEADLINE))
+        draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, waits, recheck=PEER_DEADLINE))
         return
     if since >= VSWITCHD_DEADLINE:
         reason = (

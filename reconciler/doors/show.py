@@ -167,11 +167,10 @@ def problem_lines(problems: Iterable[Problem]) -> Lines:
 
 def budget_lines(budgets: Sequence[Budget]) -> Lines:
     for budget in budgets:
-        yield Line(
-            f"deletes of {words.count(budget.wanted, budget.kind)} wait: revision {budget.revision} may delete {budget.allowed} of "
-            f"the {budget.owned} we own; 'reconcile approve {budget.revision}' lets them through",
-            "yellow",
-        )
+        wanted = words.count(budget.wanted, budget.kind)
+        allowed = f"revision {budget.revision} may delete {budget.allowed} of the {budget.owned} we own"
+        advice = f"'reconcile approve {budget.revision}' lets them through"
+        yield Line(f"deletes of {wanted} wait: {allowed}; {advice}", "yellow")
         for resource in budget.resources[:SHOWN]:
             yield Line(f"  {words.clean(resource)}")
         if len(budget.resources) > SHOWN:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from reconciler.contract import ActionRecord, Finding, Outcome, PassRecord, ResourceStatus, Verb
+from reconciler.contract import ActionRecord, Disruption, Finding, Outcome, PassRecord, ResourceStatus, Verb
 from reconciler.report import Pause, Problem, Stream
 
 STORY_LINES = 20
@@ -128,14 +128,16 @@ def _told(action: ActionRecord) -> str:
     elif action.result == "withheld":
         end = f"{action.verb} withheld by {action.gate}{detail}"
     elif action.result == "planned":
-        end = f"would {action.verb}"
+        hurt = "" if action.disruption is Disruption.NONE else f" (disruption: {action.disruption})"
+        end = f"would {action.verb}{hurt}"
     else:
         end = f"{action.verb} {action.result}{detail}"
     return f"{action.why}{change} -> {end}" if action.why else f"{end}{change}"
 
 
 def _waiting(finding: Finding) -> str:
-    waits = f" (waits for {', '.join(map(str, finding.waits_for))})" if finding.waits_for else ""
+    known = finding.waits_for and "waits for" not in finding.reason
+    waits = f" (waits for {', '.join(map(str, finding.waits_for))})" if known else ""
     return f"{finding.outcome}: {finding.reason}{waits}"
 
 

@@ -86,6 +86,23 @@ class Budget:
         for kind, rids in counted(changes).items():
             self._spent.append((now, kind, len(rids)))
 
+    def acted(self, scope: Scope, changes: Iterable[Change], *, whole: bool) -> None:
+        """What became of the plan of `scope`: nobody wants deleted what is gone, and what was made is owned, too.
+
+        Only a `whole` look counted what is owned; what a narrowed one makes was counted before it was lost.
+        """
+        known = self._scopes.get(scope)
+        if known is None:
+            return
+        owned, gone = Counter(known.owned), set()
+        for change in changes:
+            if change.verb is Verb.DELETE:
+                gone.add(change.resource)
+            if whole and change.verb is not Verb.UPDATE:
+                owned[change.resource.kind] += 1 if change.verb is Verb.CREATE else -int(change.prune)
+        wants = {kind: [rid for rid in rids if rid not in gone] for kind, rids in known.wants.items()}
+        self._scopes[scope] = _Scope(owned, {kind: rids for kind, rids in wants.items() if rids})
+
     def _recent(self, kind: str, now: float) -> int:
         while self._spent and self._spent[0][0] < now - self._window:
             self._spent.popleft()

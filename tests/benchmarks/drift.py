@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from tests.benchmarks.daemon import Daemon, switch
 from tests.benchmarks.report import Table, ms, percentile, say
-from tests.benchmarks.wire import NeverSeenError, until
+from tests.benchmarks.wire import NeverSeenError, promptly, until
 from tests.ovs import PrivateOvs
 
 HERE = Path(__file__).parent
@@ -92,7 +92,8 @@ def _block(subject: Subject, number: int, count: int, chance: random.Random, who
     times = []
     for at in range(WARM + count):
         try:
-            seen, repaired = subject.break_one(number + at)
+            with promptly():
+                seen, repaired = subject.break_one(number + at)
         except NeverSeenError as error:
             raise NeverSeenError(f"break {number + at}, to be repaired by the {who}: {error}") from error
         if at >= WARM:

@@ -100,8 +100,10 @@ class Node:
     # -- what the user writes ---------------------------------------------------------------------------------------
 
     def set(self, **settings: Any) -> None:
-        """Write settings; the daemon takes them at its next start."""
-        self._settings.update(settings)
+        """Write settings; the daemon takes them at its next start. A table is a dict of plain values."""
+        for name, value in settings.items():
+            each = {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+            self._settings.update(each)
         lines = [f"{name} = {json.dumps(value)}" for name, value in self._settings.items() if value is not None]
         self.toml.write_text("\n".join(lines) + "\n")
 

@@ -217,7 +217,7 @@ def test_all_flows_replaced_by_others_come_back(node: Node) -> None:
 
 def test_hijacking_flow_is_removed(node: Node) -> None:
     before = node.ovs.flows("br-int")
-    with node.repairs("flow/br-int/priority=65000,ip") as repair:
+    with node.repairs("flow/br-int/table=0,priority=65000,dl_type=0x800") as repair:
         node.ovs.ofctl("add-flow", "br-int", "priority=65000,ip,actions=output:1")
     assert node.ovs.flows("br-int") == before
     assert "foreign flow" in repair.done.why
@@ -260,11 +260,13 @@ def test_port_whose_number_was_taken_gets_another_and_its_flows_follow(node: Nod
     assert _names_right_port(node)
 
 
-def test_port_whose_number_changes_has_its_flows_rewritten(node: Node) -> None:
+def test_port_whose_number_changed_has_its_flows_rewritten(node: Node) -> None:
     number = int(node.ovs.vsctl("get", "interface", "gre0", "ofport"))
-    with node.repairs("flow/br-tun/in_port=gre0"):
+    with node.repairs("flow/br-tun/in_port=gre0"), node.running.frozen():
         node.ovs.vsctl("set", "interface", "gre0", f"ofport_request={number + 100}")
-    assert _names_right_port(node, "br-tun", "gre0")
+    assert int(node.ovs.vsctl("get", "interface", "gre0", "ofport")) == number + 100
+    node.until(lambda: _names_right_port(node, "br-tun", "gre0"), "flows name the right port")
+    assert not any(f"in_port={number} " in flow for flow in node.ovs.flows("br-tun"))
 
 
 def _names_right_port(node: Node, bridge: str = "br-int", port: str = "patch-tun") -> bool:

@@ -15,7 +15,6 @@ import shlex
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +156,7 @@ class Holder:
             return
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
+        pidfds = [os.pidfd_open(pid) for pid in pids]  # they are the shell's to reap, so the pids are theirs still
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(BrokenPipeError):
@@ -164,10 +164,9 @@ class Holder:
         self._shell.wait(PATIENCE)
         if self._shell.stdout is not None:
             self._shell.stdout.close()
-        deadline = time.monotonic() + PATIENCE
-        for pid in pids:
-            while Path(f"/proc/{pid}/exe").exists() and time.monotonic() < deadline:
-                time.sleep(0.002)
+        for pidfd in pidfds:
+            select.select([pidfd], [], [], PATIENCE)
+            os.close(pidfd)
 
     def _ask(self, line: str) -> str:
         with self._lock:

@@ -56,9 +56,8 @@ def test_a_demo_that_is_ended_in_the_middle_leaves_nothing(name: str, sig: signa
         assert Path(f"/proc/{node}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
         demo.send_signal(sig)
         demo.wait(30)
+    assert eventually(lambda: not _is_found(name))
     assert eventually(lambda: not Path(f"/proc/{node}/exe").exists())
-    with pytest.raises(SandboxError, match="no sandbox named"):
-        find(name)
 
 
 def test_a_second_demo_of_the_same_name_is_refused_and_the_first_goes_on(name: str) -> None:
@@ -78,6 +77,14 @@ def test_the_node_revives_a_vswitchd_that_ended(name: str) -> None:
     )
     done = _demo(name, "--", "sh", "-c", script)
     assert (done.returncode, "revived" in done.stdout) == (0, True), done.stdout
+
+
+def _is_found(name: str) -> bool:
+    try:
+        find(name)
+    except SandboxError:
+        return False
+    return True
 
 
 def _demo(name: str, *args: str, verb: str = "") -> subprocess.CompletedProcess[str]:

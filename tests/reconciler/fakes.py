@@ -134,6 +134,9 @@ class World:
     after_writing: Callable[[ResourceId], None] = lambda _: None
     act_seconds: float = 0.0
     look_seconds: float = 0.0
+    slow: dict[str, float] = field(default_factory=dict)
+    unsatisfied: set[ResourceId] = field(default_factory=set)
+    """These wait for what they need whatever it says: a finding instead of a change."""
     crashes: int = 0
     """So many observations end in a defect of the controller."""
     watch_dies: asyncio.Event | None = None
@@ -199,8 +202,8 @@ class WorldController:
     async def observe(self, view: View, focus: Focus) -> Seen:
         world, place = self.world, view.scope.name
         world.looks.append((asyncio.get_running_loop().time(), view.scope, focus))
-        if world.look_seconds:
-            await asyncio.sleep(world.look_seconds)
+        if seconds := world.slow.get(place, world.look_seconds):
+            await asyncio.sleep(seconds)
         if world.crashes:
             world.crashes -= 1
             raise ZeroDivisionError("a defect of the controller")
@@ -236,7 +239,10 @@ class WorldController:
             verb, why = (Verb.CREATE, "missing") if held is None else (Verb.UPDATE, "value differs")
             put = Put(view.scope.name, spec.value, spec.inside)
             change = Change(rid, verb, put, why, held.value if held else "", spec.value)
-            if spec.needs:
+            if rid in self.world.unsatisfied:
+                waits_for = tuple(map(_ref, spec.needs))
+                findings.append(Finding(rid, Outcome.PENDING, f"waits for {spec.needs}", waits_for))
+            elif spec.needs:
                 waiting.append(Group((change,), after=tuple(map(_ref, spec.needs))))
             else:
                 groups.setdefault(spec.together, []).append(change)

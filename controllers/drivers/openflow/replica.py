@@ -42,8 +42,8 @@ class Replica:
         for read in self._reads:
             read.log.append((key, flow, False))
         changed = _put(self.flows, key, flow, exact=False)
-        if flow is None or flow.idle_timeout or flow.hard_timeout:
-            self.unsure.discard(key)  # learned flows come and go, and are no drift: not worth a question each
+        if flow is None or _passing(flow):
+            self.unsure.discard(key)
         else:
             self.unsure.add(key)
         return changed
@@ -77,10 +77,8 @@ class Replica:
     def finish_dump(self, read: Read) -> frozenset[FlowKey]:
         """Replace all flows by what was read. Returns the keys that differed."""
         self.abandon(read)
-        for key, flow, exact in read.log:
-            _put(read.found, key, flow, exact=exact)
-        before, self.flows = self.flows, read.found
-        self.unsure.clear()
+        before = self.flows
+        self.flows, self.unsure = _replayed(read)
         if before == self.flows:
             return frozenset()
         return frozenset(key for key, _ in before.items() ^ self.flows.items())
@@ -97,16 +95,15 @@ class Replica:
             for key, cookie in wanted.items()
             if cookie is not None and key not in read.found and key in self.flows
         }
-        now = dict(read.found)
-        for key, flow, exact in read.log:
-            _put(now, key, flow, exact=exact)
+        now, unsure = _replayed(read)
         changed: set[FlowKey] = set()
         for key in (wanted.keys() | read.found.keys()) - again.keys():
             flow = now.get(key)
             if flow != self.flows.get(key):
                 changed.add(key)
                 _put(self.flows, key, flow, exact=True)
-            self.unsure.discard(key)
+            if key not in unsure:
+                self.unsure.discard(key)
         return frozenset(changed), again
 
     def set_ports(self, ports: Mapping[str, int]) -> frozenset[str]:
@@ -135,6 +132,27 @@ class Replica:
         self.flows, self.ports = {}, {}
         self.unsure.clear()
         self._reads.clear()
+
+
+def _replayed(read: Read) -> tuple[dict[FlowKey, Flow], set[FlowKey]]:
+    """What was read, with what happened meanwhile on top; and the keys whose flags are a guess because of that."""
+    now = dict(read.found)
+    unsure: set[FlowKey] = set()
+    for key, flow, exact in read.log:
+        if flow is None or exact:
+            _put(now, key, flow, exact=True)
+            unsure.discard(key)
+        else:
+            guess = read.found.get(key, flow)
+            now[key] = Flow(*flow[:4], guess.flags, guess.importance)
+            if not _passing(flow):
+                unsure.add(key)
+    return now, unsure
+
+
+def _passing(flow: Flow) -> bool:
+    """Flows with a timeout (learned ones) come and go and are no drift: their flags are not worth a question each."""
+    return bool(flow.idle_timeout or flow.hard_timeout)
 
 
 def _put(flows: MutableMapping[FlowKey, Flow], key: FlowKey, flow: Flow | None, *, exact: bool) -> bool:

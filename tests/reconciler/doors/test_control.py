@@ -82,6 +82,23 @@ async def test_events_are_streamed_live_to_every_reader(control, client, node):
             await asyncio.sleep(0.005)
 
 
+async def test_a_quiet_live_stream_shows_that_the_daemon_is_there(control, client, node, monkeypatch):
+    monkeypatch.setattr("reconciler.doors.api.HEARTBEAT", 0.02)
+    monkeypatch.setattr("reconciler.doors.client.SILENCE_SECONDS", 0.3)
+    stream = await ask(client.events)
+    reader = asyncio.create_task(ask(next, stream))
+    await asyncio.sleep(0.6)
+    node.happened(REPAIR)
+    assert await reader == REPAIR
+    stream.close()
+
+
+async def test_a_daemon_that_falls_silent_in_a_live_stream_is_noticed(control, client, monkeypatch):
+    monkeypatch.setattr("reconciler.doors.client.SILENCE_SECONDS", 0.1)
+    with pytest.raises(DaemonSilentError, match=r"did not answer within 0\.1 s"):
+        await ask(lambda: list(client.events()))
+
+
 async def test_a_live_stream_ends_when_the_daemon_stops(control, client, node):
     reader = asyncio.create_task(ask(lambda: list(client.events())))
     while not node.listeners:

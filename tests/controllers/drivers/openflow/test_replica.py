@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.drivers.openflow.codec import PortStatus, Update
@@ -75,6 +75,7 @@ class World:
             self.truth[key] = flow
 
 
+@settings(max_examples=500, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_the_replica_ends_as_the_switch_is(script: list[tuple[str, object, object]]) -> None:
     world = World()
