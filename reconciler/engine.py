@@ -30,6 +30,7 @@ from reconciler.contract import (
 from reconciler.errors import DriverError, NotReady
 from reconciler.gates.admission import Gates
 from reconciler.gates.base import ChangeGate
+from reconciler.gates.budget import Budget
 from reconciler.gates.pauses import DryRun, Only, selects
 from reconciler.judge import Judgement, journal_entry, judge, planned, scope_id
 from reconciler.logs import get_logger
@@ -88,6 +89,7 @@ class Engine:
         self._looked: set[ResourceId] = set()
         self._waiting: dict[ResourceId | Scope, dict[Scope, int]] = {}
         self._overtaken: set[Scope] = set()
+        self._over_budget = False
         self._retries: dict[Scope, asyncio.TimerHandle] = {}
         self.progress = Progress()
         self.last_converged: float | None = None
@@ -102,11 +104,16 @@ class Engine:
         """Go on counting passes where the journal stands."""
         self._pass_id = max(self._pass_id, number)
 
-    def desire(self, snapshot: Snapshot, removed: Mapping[str, int] | None = None) -> None:
-        """Make `snapshot` what should be. `removed` counts what it takes away, by kind (for the budget)."""
+    def desire(
+        self,
+        snapshot: Snapshot,
+        removed: Mapping[str, int] | None = None,
+        exchanged: Mapping[str, int] | None = None,
+    ) -> None:
+        """Make `snapshot` what should be. `removed` and `exchanged` count what it takes away (see `gates.budget`)."""
         first = not self.book.snapshot.revision
         changed = self.book.take(snapshot)
-        self.gates.budget.announce(removed or {})
+        self.gates.budget.announce(removed or {}, exchanged or {})
         self.gates.paused.observing = self.book.observing()
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():
@@ -256,6 +263,7 @@ class Engine:
         result = await self._pipeline.run(view, focus, self._mounted)
         if isinstance(result.blind, NotReady) and not view.resources and scope not in self.scopes():
             self.statuses.forget(scope)  # neither declared nor there: nothing waits for it
+            self.gates.budget.forget(scope)
             return
         self._conclude(work, result, view)
 
@@ -310,6 +318,7 @@ class Engine:
             self._count()
         whole = result.blind is not None or result.looked_at is None
         self._wake_waiting(scope, verdict, whole=whole)
+        self._wake_over_budget(result, now)
         self._retry(scope, verdict.retry_at, whole=whole)
         self._note_converged(wall)
 
@@ -414,6 +423,14 @@ class Engine:
                 self._waiting[ref][waiting] = near
             if not self._waiting[ref]:
                 del self._waiting[ref]
+
+    def _wake_over_budget(self, result: PassResult, now: float) -> None:
+        """What is owned is known scope by scope: deletes that were too many for the first may be few for all."""
+        if any(d.withheld is not None and d.withheld.gate == Budget.name for d in result.withheld):
+            self._over_budget = True
+        elif self._over_budget and not self.gates.budget.report(self.book.snapshot.revision, now):
+            self._over_budget = False
+            self.look(self.statuses.withheld_by({Budget.name}), "deletes are within the budget now")
 
     def _nearness(self, ref: ResourceId | Scope) -> int:
         """0: not there; 1: there, with something wrong; 2: right."""

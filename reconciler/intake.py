@@ -14,7 +14,7 @@ from desired.resource import Resources
 from desired.schema import Loaded
 from desired.snapshot import Snapshot
 from reconciler.engine import Engine
-from reconciler.gates.budget import removed
+from reconciler.gates.budget import exchanged, removed
 from reconciler.logs import get_logger
 from reconciler.report import Problem
 
@@ -58,7 +58,7 @@ class Intake:
         """Start from what the store remembers because the source says nothing usable: `problem` says what."""
         self._engine.gates.in_sync.source(self._source, problem)
         self._settled = snapshot.resources
-        self._publish(snapshot, {})
+        self._publish(snapshot)
 
     def _accept(self, target: Snapshot) -> None:
         self._cancel()
@@ -69,21 +69,23 @@ class Intake:
             return
         between = Snapshot.of([*target.resources.values(), *kept.values()])
         if between.revision != current.revision:
-            self._publish(between, {})
+            self._publish(between)
         log.info("removals_wait", resources=len(kept), seconds=self._settle_remove)
         self._timer = asyncio.get_running_loop().call_later(self._settle_remove, self._settle, target)
 
     def _settle(self, target: Snapshot) -> None:
         self._timer = None
-        gone = removed(self._settled, target.resources)
-        self._settled = target.resources
-        self._publish(target, gone)
+        before, self._settled = self._settled, target.resources
+        self._publish(target, before)
 
-    def _publish(self, snapshot: Snapshot, gone: dict[str, int]) -> None:
+    def _publish(self, snapshot: Snapshot, before: Resources | None = None) -> None:
+        """`before` is the state whose removals are settled with this one."""
         if snapshot.revision != self._engine.book.snapshot.revision:
             log.info("desired_state", revision=snapshot.revision, resources=len(snapshot.resources))
             self._on_revision(snapshot)
-        self._engine.desire(snapshot, gone)
+        gone = {} if before is None else removed(before, snapshot.resources)
+        swapped = {} if before is None else exchanged(before, snapshot.resources)
+        self._engine.desire(snapshot, gone, swapped)
 
     def _cancel(self) -> None:
         if self._timer is not None:

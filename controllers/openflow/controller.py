@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from controllers.drivers.openflow.compiler import FlowCompiler
-from controllers.drivers.openflow.flows import AddFlow, BundleError, DeleteFlow, FlowKey
+from controllers.drivers.openflow.flows import (
+    AddFlow,
+    BundleError,
+    DeleteFlow,
+    DeleteMeter,
+    Flow,
+    FlowKey,
+    Mod,
+    SetMeter,
+)
 from controllers.drivers.openflow.switch import Switch
 from controllers.openflow.diff import diff
-from controllers.openflow.state import Observed
+from controllers.openflow.numbered import Numbered, NumberedBuilder
+from controllers.openflow.state import Form, Observed
 from controllers.openflow.table import TableBuilder
-from desired.kinds.openflow import FlowSpec
+from desired.kinds.openflow import FlowSpec, GroupSpec, MeterSpec
 from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
@@ -31,17 +41,31 @@ class _Bridge:
 
     switch: Switch
     builder: TableBuilder
+    numbered: NumberedBuilder
     task: asyncio.Task[None] | None = None
-    forms: dict[FlowKey, tuple[bytes, bytes]] = field(default_factory=dict)
+    forms: dict[FlowKey, Form] = field(default_factory=dict)
+    sent_as: dict[FlowKey, FlowKey] = field(default_factory=dict)
+    """Keys under which the switch has a flow that was sent with another key -> that key."""
     names: dict[FlowKey, ResourceId] = field(default_factory=dict)
     """Keys that were declared once and are no longer."""
+
+    def settle_form(self, mod: AddFlow | DeleteFlow, odd: tuple[FlowKey, Flow] | None) -> None:
+        """After `mod` was done: what the switch reports instead of what it was told is its own form of it."""
+        old = self.forms.pop(mod.key, None)
+        if old is not None:
+            self.sent_as.pop(old.key, None)
+        if isinstance(mod, DeleteFlow):
+            self.names.pop(mod.key, None)
+        elif odd is not None:
+            self.forms[mod.key] = Form(mod.flow, *odd)
+            self.sent_as[odd[0]] = mod.key
 
 
 class OpenFlowController:
     """One scope per bridge. `marked` gives the bridges that carry our mark, so that left-overs are pruned there."""
 
     name = NAME
-    specs: tuple[type[Spec], ...] = (FlowSpec,)
+    specs: tuple[type[Spec], ...] = (FlowSpec, GroupSpec, MeterSpec)
 
     def __init__(
         self, rundir: Path, *, marked: Callable[[], Sequence[str]], timeout: float, compile_timeout: float
@@ -56,7 +80,7 @@ class OpenFlowController:
         self._ports: tuple[Resources | None, dict[str, frozenset[str]]] = (None, {})
 
     def scope(self, resource: Resource) -> Scope:
-        assert isinstance(resource.spec, FlowSpec)
+        assert isinstance(resource.spec, FlowSpec | GroupSpec | MeterSpec)
         return Scope(NAME, resource.spec.bridge)
 
     def scopes(self) -> Sequence[Scope]:
@@ -84,6 +108,8 @@ class OpenFlowController:
         if new:
             await self._first_connection(switch)
         if not switch.ready:
+            if not view.resources and view.scope.name not in self._marked():
+                self._drop(view.scope.name)
             raise NotReady(f"bridge {view.scope.name} does not answer OpenFlow: {switch.problem}")
         before = bridge.builder.table
         table = await bridge.builder.build(
@@ -97,14 +123,24 @@ class OpenFlowController:
         if not switch.ready:
             raise NotReady(f"bridge {view.scope.name} went away while its flows were compiled")
         if focus is None:
-            return Observed(switch.bridge, switch.flows, table, forms=bridge.forms, names=bridge.names)
-        keys = {item for item in focus if isinstance(item, FlowKey)}
+            numbered = await self._numbered(bridge, view)
+            return Observed(
+                switch.bridge, switch.flows, table, forms=bridge.forms, names=bridge.names, numbered=numbered
+            )
+        keys = {bridge.sent_as.get(item, item) for item in focus if isinstance(item, FlowKey)}
         users = [rid for item in focus if isinstance(item, str) for rid in table.users.get(item, ())]
         for rid in users:
             keys.update(t.keys[rid] for t in (before, table) if rid in t.keys)
         return Observed(
             switch.bridge, switch.flows, table, frozenset(keys), frozenset(users), bridge.forms, bridge.names
         )
+
+    async def _numbered(self, bridge: _Bridge, view: View) -> Numbered:
+        """Groups and meters, dumped: there are few of them, and no replica."""
+        switch = bridge.switch
+        ports = self._declared_ports(view.everything, switch.bridge)
+        wanted = await bridge.numbered.build(view.resources, switch.ports, ports)
+        return Numbered(wanted, {"group": await switch.groups(), "meter": await switch.meters()})
 
     async def _first_connection(self, switch: Switch) -> None:
         """A switch that is there answers within milliseconds; it would only be told as waiting."""
@@ -129,7 +165,11 @@ class OpenFlowController:
         return diff(view, observed)
 
     def focus(self, changes: Sequence[Change]) -> Focus:
-        keys: set[Hashable] = {change.action.key for change in changes}
+        keys: set[Hashable] = set()
+        for change in changes:
+            if not isinstance(change.action, AddFlow | DeleteFlow):
+                return None
+            keys.add(change.action.key)
         return frozenset(keys)
 
     async def act(self, scope: Scope, groups: Sequence[Group]) -> Sequence[GroupResult]:
@@ -143,23 +183,21 @@ class OpenFlowController:
         return results
 
     async def _apply(self, bridge: _Bridge, group: Group) -> tuple[ReconcilerError | None, frozenset[ResourceId]]:
-        mods: list[AddFlow | DeleteFlow] = [change.action for change in group.changes]
+        mods: list[Mod] = [change.action for change in group.changes]
         try:
-            await bridge.switch.apply_and_read_back(mods)
+            if isinstance(mods[0], SetMeter | DeleteMeter):
+                await bridge.switch.apply_meters([m for m in mods if isinstance(m, SetMeter | DeleteMeter)])
+                return None, frozenset()
+            bundle = [m for m in mods if not isinstance(m, SetMeter | DeleteMeter)]
+            odd = await bridge.switch.apply_and_read_back(bundle)
         except BundleError as refused:
             culprits = frozenset() if refused.index is None else frozenset([group.changes[refused.index].resource])
             return TerminalError(str(refused)), culprits
         except ReconcilerError as error:
             return error, frozenset()
-        flows = bridge.switch.flows
-        for mod in mods:
-            if isinstance(mod, DeleteFlow):
-                bridge.names.pop(mod.key, None)
-                continue
-            found = flows.get(mod.key)
-            if found is not None and found.instructions != mod.flow.instructions:
-                # What this switch reports after our installing it is its own form of it from now on.
-                bridge.forms[mod.key] = (mod.flow.instructions, found.instructions)
+        for mod in bundle:
+            if isinstance(mod, AddFlow | DeleteFlow):
+                bridge.settle_form(mod, odd.get(mod.key))
         return None, frozenset()
 
     async def prove(self, scope: Scope) -> None:
@@ -195,9 +233,17 @@ class OpenFlowController:
                 on_ports=lambda names: self._events.put_nowait(Event(scope, frozenset(names), "ports changed")),
                 timeout=self._timeout,
             )
-            bridge = self._bridges[name] = _Bridge(switch, TableBuilder(self._compiler))
+            bridge = self._bridges[name] = _Bridge(
+                switch, TableBuilder(self._compiler), NumberedBuilder(self._compiler)
+            )
             self._start(bridge)
         return bridge
+
+    def _drop(self, name: str) -> None:
+        """Neither declared nor there: nothing is to be connected to."""
+        bridge = self._bridges.pop(name, None)
+        if bridge is not None and bridge.task is not None:
+            bridge.task.cancel()
 
     def _start(self, bridge: _Bridge) -> None:
         if self._tasks is not None and bridge.task is None:

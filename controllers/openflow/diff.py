@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from controllers.drivers.openflow.flows import AddFlow, DeleteFlow, Flow, FlowKey
 from controllers.openflow.describe import describe, describe_instructions
+from controllers.openflow.numbered import Numbered, diff_numbered
 from controllers.openflow.state import Observed
 from controllers.openflow.table import Entry
 from controllers.ownership import cookie, is_our_cookie
@@ -42,17 +43,23 @@ def diff(view: View, observed: Observed) -> Plan:
         entry = entries.get(key)
         if entry is not None:
             _declared(draft, view, observed, entry, exclusive=exclusive)
+    odd = {form.key for key, form in observed.forms.items() if key in entries}
     for key in flows if observed.keys is None else observed.keys:
-        flow = flows.get(key)
-        if flow is not None and key not in entries:
+        if key in flows and key not in entries and key not in odd:
             _undeclared(draft, view, observed, key, exclusive=exclusive)
     looked_at = None if observed.keys is None else frozenset(_looked_at(observed))
     _unready(draft, observed, looked_at)
-    changes = (*draft.changes, *draft.deletes)
+    numbered = observed.numbered or Numbered()
+    groups, meters = (
+        diff_numbered(view, kind, observed.bridge, numbered, exclusive=exclusive) for kind in ("group", "meter")
+    )
+    findings = (*draft.findings, *groups.findings, *meters.findings)
+    bundle = (*groups.first, *draft.changes, *draft.deletes, *groups.last)
     bridge = ResourceId("bridge", observed.bridge)
     after = (bridge,) if bridge in view.everything else ()
-    groups = (Group(changes, after, divisible=True),) if changes else ()
-    return Plan(groups, tuple(draft.findings), _owned(observed), looked_at)
+    # Meters cannot be in a bundle; flows use them, so they come before it and go after it.
+    planned = tuple(Group(c, after, divisible=True) for c in (meters.first, bundle, meters.last) if c)
+    return Plan(planned, findings, _owned(observed), looked_at)
 
 
 def is_exclusive(view: View, observed: Observed) -> bool:
@@ -67,13 +74,16 @@ def is_exclusive(view: View, observed: Observed) -> bool:
 
 
 def _declared(draft: _Draft, view: View, observed: Observed, entry: Entry, *, exclusive: bool) -> None:
-    found = observed.flows.get(entry.key)
+    form = observed.forms.get(entry.key)
+    if form is not None and form.sent != entry.flow:
+        form = None
+    found = observed.flows.get(entry.key if form is None else form.key)
     if found is None:
         add = AddFlow(entry.key, entry.flow)
         text = _text(view, entry.resource)
         draft.changes.append(Change(entry.resource, Verb.CREATE, add, "flow is missing", "", text))
         return
-    differing = _differences(entry, found, observed)
+    differing = _differences(entry.flow if form is None else form.flow, found)
     if not differing:
         return
     if not is_our_cookie(found.cookie) and not exclusive:
@@ -91,15 +101,10 @@ def _declared(draft: _Draft, view: View, observed: Observed, entry: Entry, *, ex
     draft.changes.append(Change(entry.resource, Verb.UPDATE, add, why, before, after, Disruption.BRIEF))
 
 
-def _differences(entry: Entry, found: Flow, observed: Observed) -> list[str]:
-    wanted = entry.flow
+def _differences(wanted: Flow, found: Flow) -> list[str]:
     if found == wanted:
         return []
-    names = []
-    if found.instructions != wanted.instructions:
-        form = observed.forms.get(entry.key)
-        if form != (wanted.instructions, found.instructions):
-            names.append("actions")
+    names = ["actions"] if found.instructions != wanted.instructions else []
     names += [
         name
         for name in ("cookie", "idle_timeout", "hard_timeout", "flags", "importance")
@@ -174,4 +179,7 @@ def _shown(flow: Flow) -> str:
 def _owned(observed: Observed) -> dict[str, int]:
     if observed.keys is not None:
         return {}
-    return {"flow": sum(is_our_cookie(flow.cookie) for flow in observed.flows.values())}
+    owned = {"flow": sum(is_our_cookie(flow.cookie) for flow in observed.flows.values())}
+    if observed.numbered is not None:
+        owned |= {kind: len(found) for kind, found in observed.numbered.found.items()}
+    return owned

@@ -8,7 +8,7 @@ which names a text uses is found by looking for the names of known ports among i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class Compiler(Protocol):
     """Makes flows of text; see `controllers.drivers.openflow.compiler.FlowCompiler`."""
 
     async def compile(
-        self, texts: Sequence[str], ports: Mapping[str, int]
+        self, texts: Sequence[str], ports: Mapping[str, int], awaited: Collection[str] = ()
     ) -> Mapping[str, Compiled | CompileFault]: ...
 
 
@@ -125,7 +125,7 @@ class TableBuilder:
             else:
                 fresh.append(text)
         if fresh:
-            answers = await self._compiler.compile(fresh, ports)
+            answers = await self._compiler.compile(fresh, ports, self._known)
             for text in fresh:
                 results[text] = self._keep(text, answers[text], ports)
         return results

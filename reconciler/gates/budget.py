@@ -38,6 +38,12 @@ def removed(old: Resources, new: Resources) -> dict[str, int]:
     return {kind: number for kind, number in count.items() if number > 0}
 
 
+def exchanged(old: Resources, new: Resources) -> dict[str, int]:
+    """How many a change of the desired state takes away by kind for which it brings others: a flow's new match."""
+    gone, come = (Counter(rid.kind for rid in a if rid not in b) for a, b in ((old, new), (new, old)))
+    return dict(gone & come)
+
+
 @dataclass(slots=True)
 class _Scope:
     owned: Mapping[str, int]
@@ -53,13 +59,14 @@ class Budget:
         self._minimum, self._share, self._window = minimum, share, window
         self._scopes: dict[Scope, _Scope] = {}
         self._announced: dict[str, int] = {}
+        self._exchanged: dict[str, int] = {}
         self._spent: deque[tuple[float, str, int]] = deque()
         self._approved: set[str] = set()
         self._over: Sequence[BudgetReport] = ()
 
-    def announce(self, wants: Mapping[str, int]) -> None:
-        """A new desired state takes away so many of each kind (see `removed`)."""
-        self._announced = dict(wants)
+    def announce(self, wants: Mapping[str, int], exchanged: Mapping[str, int]) -> None:
+        """A new desired state takes away so many of each kind (`removed`), and others for new ones (`exchanged`)."""
+        self._announced, self._exchanged = dict(wants), dict(exchanged)
 
     def approve(self, revision: str) -> None:
         self._approved.add(revision)
@@ -76,15 +83,19 @@ class Budget:
             owned = known.owned
             for kind, rids in known.wants.items():
                 wants.setdefault(kind, []).extend(rid for rid in rids if rid not in plan.looked_at)
-        wants = {kind: rids for kind, rids in wants.items() if rids}
-        if wants or owned:
-            self._scopes[scope] = _Scope(owned, wants)
-        else:
-            self._scopes.pop(scope, None)
+        self._scopes[scope] = _Scope(owned, {kind: rids for kind, rids in wants.items() if rids})
+
+    def forget(self, scope: Scope) -> None:
+        """The scope does not exist any more, nor what was to be deleted there."""
+        self._scopes.pop(scope, None)
 
     def spent(self, changes: Sequence[Change], now: float) -> None:
         for kind, rids in counted(changes).items():
-            self._spent.append((now, kind, len(rids)))
+            free = min(len(rids), self._exchanged.get(kind, 0))
+            if free:
+                self._exchanged[kind] -= free
+            if len(rids) > free:
+                self._spent.append((now, kind, len(rids) - free))
 
     def acted(self, scope: Scope, changes: Iterable[Change], *, whole: bool) -> None:
         """What became of the plan of `scope`: nobody wants deleted what is gone, and what was made is owned, too.
@@ -104,7 +115,7 @@ class Budget:
         self._scopes[scope] = _Scope(owned, {kind: rids for kind, rids in wants.items() if rids})
 
     def _recent(self, kind: str, now: float) -> int:
-        while self._spent and self._spent[0][0] < now - self._window:
+        while self._spent and self._spent[0][0] <= now - self._window:
             self._spent.popleft()
         return sum(number for _, spent_kind, number in self._spent if spent_kind == kind)
 
@@ -117,7 +128,8 @@ class Budget:
         for kind in sorted(kinds):
             resources = [rid for scope in self._scopes.values() for rid in scope.wants.get(kind, ())]
             recent = self._recent(kind, now)
-            wanted = max(len(resources), self._announced.get(kind, 0) - recent) + recent
+            here = max(0, len(resources) - self._exchanged.get(kind, 0))
+            wanted = max(here, self._announced.get(kind, 0) - recent) + recent
             owned = sum(scope.owned.get(kind, 0) for scope in self._scopes.values()) + recent
             allowed = max(self._minimum, int(owned * self._share))
             if wanted > allowed:
@@ -138,4 +150,5 @@ class Budget:
             f"{worst.wanted} deletes of kind {worst.kind}, {worst.allowed} of {worst.owned} are allowed;"
             f" 'reconcile approve {ctx.view.revision}' lets them through"
         )
-        return Withheld(self.name, reason)
+        freed = self._spent[0][0] + self._window if self._spent else None
+        return Withheld(self.name, reason, freed)

@@ -7,10 +7,10 @@ import json
 import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import drift
+from tests.benchmarks import breaker, drift, footprint, passes, storm
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_ovsdb import Bridge, PatchPort, Tag
 from tests.benchmarks.report import Table, heading, machine, say
@@ -23,11 +23,12 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "flows10k": All,
     "bridge": Bridge,
 }
+ALL = ("drift", "passes", "footprint", "storm", "breaker")
 
 
 def main() -> int:
     """Run what is named; all by default."""
-    names = ["drift", *SUBJECTS]
+    names = [*ALL, *SUBJECTS]
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; default: all")
     parser.add_argument("--breaks", type=int, default=200, metavar="N", help="per drift and side (default 200)")
@@ -35,7 +36,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, and every time measured")
     args = parser.parse_args()
-    chosen = args.names or ["drift"]
+    chosen = args.names or list(ALL)
     unknown = set(chosen) - set(names)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")
@@ -51,11 +52,19 @@ def main() -> int:
     return 0
 
 
-def _tables(chosen: list[str], directory: Path, args: argparse.Namespace):  # noqa: ANN202
+def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Iterator[Table]:
     subjects = list(SUBJECTS.values()) if "drift" in chosen else [SUBJECTS[n] for n in chosen if n in SUBJECTS]
     if subjects:
         say(f"drift, seed {args.seed}")
         yield drift.table(subjects, directory, args.breaks, args.seed)
+    if "passes" in chosen:
+        yield passes.table(directory)
+    if "footprint" in chosen:
+        yield footprint.table(directory)
+    if "storm" in chosen:
+        yield storm.table(directory)
+    if "breaker" in chosen:
+        yield breaker.table(directory, args.seconds, args.seed)
 
 
 if __name__ == "__main__":

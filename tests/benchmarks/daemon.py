@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Daemon:
         self.desired = self.home / "desired"
         self.desired.mkdir(parents=True)
         self._process: Spawned | None = None
-        self._settings = self.home / "reconciler.toml"
-        self._settings.write_text(
+        self.settings = self.home / "reconciler.toml"
+        self.settings.write_text(
             f'node = "bench"\ndesired = "{self.desired}"\nstate_dir = "{self.home}"\nrun_dir = "{self.home}"\n'
             f'ovs_rundir = "{ovs.rundir}"\ndatapath_type = "netdev"\nlisten = ""\n'
         )
@@ -50,7 +50,7 @@ class Daemon:
         beside.rename(self.desired / "node.yaml")
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "reconciler.doors.cli", "--config", str(self._settings), *words]
+        return [sys.executable, "-m", "reconciler.doors.cli", "--config", str(self.settings), *words]
 
     def start(self, *, fresh: bool = False) -> None:
         """Spawn it. `fresh`: without a database of an earlier run."""
@@ -84,9 +84,16 @@ class Daemon:
 
     def get(self, path: str, timeout: float = 10.0) -> bytes:
         """GET on the control socket. Raises OSError while nobody listens there."""
+        return self._ask("GET", path, None, timeout)
+
+    def post(self, path: str, body: Mapping[str, Any], timeout: float = PATIENCE) -> bytes:
+        """POST on the control socket."""
+        return self._ask("POST", path, json.dumps(body), timeout)
+
+    def _ask(self, method: str, path: str, body: str | None, timeout: float) -> bytes:
         connection = _UnixConnection(self.home / "control.sock", timeout)
         try:
-            connection.request("GET", path)
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             return connection.getresponse().read()
         finally:
             connection.close()
@@ -140,6 +147,11 @@ class Daemon:
         """Seconds of CPU used so far, in steps of 0.01."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def cpu_exact(self) -> float:
+        """Seconds of CPU used so far by all threads, as the scheduler counts them."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def pss(self) -> int:
         """Proportional set size in bytes."""

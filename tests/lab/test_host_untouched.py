@@ -145,9 +145,7 @@ def look(name: str) -> dict[str, str]:
             "ls -ld /run/openvswitch /run/reconciler /var/lib/reconciler /etc/reconciler /etc/openvswitch/* "
             "/var/lib/openvswitch/* /usr/leak /run/leak /tmp/leak 2>&1"
         ),
-        "listening": _say(
-            "ss -Hlntu 'sport = :9464 or sport = :6640'; ss -Hlx | grep -o '@reconciler-sandbox/test-.*'"
-        ),
+        "listening": _say(f"ss -Hlntu 'sport = :6640'; ss -Hlx | grep -o '@reconciler-sandbox/{name}.*'"),
     }
 
 

@@ -197,7 +197,8 @@ class WorldController:
         return Scope(self.name, resource.spec.place)
 
     def scopes(self) -> Sequence[Scope]:
-        return [Scope(self.name, place) for place, held in self.world.places.items() if any(h.ours for h in held.values())]
+        left = (place for place, held in self.world.places.items() if any(h.ours for h in held.values()))
+        return [Scope(self.name, place) for place in left]
 
     async def observe(self, view: View, focus: Focus) -> Seen:
         world, place = self.world, view.scope.name
@@ -225,8 +226,10 @@ class WorldController:
                 if held is not None and held.ours:
                     inside = ResourceId.parse(held.inside) if held.inside else None
                     gone = inside is not None and inside not in view.resources and inside in observed.things
-                    change = Change(rid, Verb.DELETE, Remove(view.scope.name), "no longer declared", held.value, prune=True,
-                                    inside=inside if gone else None)  # fmt: skip
+                    remove, container = Remove(view.scope.name), inside if gone else None
+                    change = Change(
+                        rid, Verb.DELETE, remove, "no longer declared", held.value, prune=True, inside=container
+                    )
                     groups.setdefault("", []).append(change)
                 continue
             spec = resource.spec
@@ -328,7 +331,11 @@ class Lab:
         self.settings = Settings(node="n", **settings)
         self.metrics = Metrics(controllers=["world"], kinds=["thing", "box"])
         self.engine = Engine(
-            [self.controller], settings=self.settings, clock=VirtualClock(dice), metrics=self.metrics, sinks=[self.journal]
+            [self.controller],
+            settings=self.settings,
+            clock=VirtualClock(dice),
+            metrics=self.metrics,
+            sinks=[self.journal],
         )
         if started:
             self.engine.gates.in_sync.started()

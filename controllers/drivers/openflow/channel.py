@@ -140,7 +140,7 @@ class Channel(asyncio.Protocol):
         kind, xid = frame[1], int.from_bytes(frame[4:8], "big")
         if kind == Type.MULTIPART_REPLY and xid:
             self._part(frame, xid)
-        elif kind in {Type.MULTIPART_REPLY, Type.PORT_STATUS}:
+        elif kind in {Type.MULTIPART_REPLY, Type.PORT_STATUS, Type.REQUESTFORWARD}:
             self._listen(frame)
         elif kind in _ANSWERS:
             answer = self._answers.pop(xid, None)

@@ -61,6 +61,7 @@ class Type(IntEnum):
     METER_MOD = 29
     BUNDLE_CONTROL = 33
     BUNDLE_ADD = 34
+    REQUESTFORWARD = 32
 
 
 class Part(IntEnum):
@@ -151,12 +152,17 @@ def versions(frame: bytes) -> frozenset[int]:
     return frozenset(range(1, frame[0] + 1)) if frame else frozenset()
 
 
-def listen_to_ports_only(xid: int) -> bytes:
-    """SET_ASYNC and SET_CONFIG: port changes yes; packets, removed flows and all else no.
+_REQUESTFORWARD = (10, 11)
+"""OFPACPT_REQUESTFORWARD_SLAVE and _MASTER: what others ask of groups and meters is forwarded to us."""
+
+
+def listen_asynchronously(xid: int) -> bytes:
+    """SET_ASYNC and SET_CONFIG: port changes and others' group and meter changes yes; packets and all else no.
 
     A management connection gets no asynchronous message at all until it sets a miss_send_len (OVS connmgr.c).
     """
     wanted = b"".join(struct.pack("!HHI", kind, 8, 7 if kind in {2, 3} else 0) for kind in range(6))
+    wanted += b"".join(struct.pack("!HHI", kind, 8, 3) for kind in _REQUESTFORWARD)
     return message(Type.SET_ASYNC, xid, wanted) + message(Type.SET_CONFIG, xid, _two.pack(0, 128))
 
 

@@ -160,7 +160,7 @@ class Switch:
         )
         channel.send(
             codec.hello(first)
-            + codec.listen_to_ports_only(first + 1)
+            + codec.listen_asynchronously(first + 1)
             + codec.multipart_request(Part.PORT_DESC, first + 2)
             + codec.monitor_request(first + 3)
             + codec.flow_request(first + 4)
@@ -229,6 +229,13 @@ class Switch:
             if names and self.ready and self._on_ports is not None:
                 self._on_ports(names)
             return
+        if frame[1] == Type.REQUESTFORWARD:
+            if self.ready:
+                self._on_change(None, "groups or meters changed")
+            return
+        self._monitored(frame)
+
+    def _monitored(self, frame: bytes) -> None:
         for update in codec.monitor_updates(frame):
             match update:
                 case Update(key):
