@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controllers.openflow import check
 from controllers.openflow.controller import OpenFlowController
 from controllers.ovsdb.controller import OvsdbController
 from controllers.ownership import Owner
 from desired.kinds.sections import SECTIONS
-from desired.resource import Spec
+from desired.resource import Resource, Spec
+from desired.schema import Problem
 from reconciler.contract import Controller
 from reconciler.settings import Settings
 
-__all__ = ["SECTIONS", "Catalog", "spec_classes"]
+__all__ = ["SECTIONS", "Catalog", "misspelt", "spec_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Catalog:
 
     def all(self) -> Sequence[Controller]:
         return (self.ovsdb, self.openflow)
+
+
+async def misspelt(resources: Sequence[Resource], *, timeout: float) -> Sequence[Problem]:
+    """Mistakes that only the node's own tools know of, each at its place. Raises DriverError when a tool is missing."""
+    return await check.misspelt(resources, timeout=timeout)
 
 
 def spec_classes() -> dict[str, type[Spec]]:

@@ -159,7 +159,7 @@ def _unready(draft: _Draft, observed: Observed, looked_at: frozenset[ResourceId]
         reason = f"waits for port {', '.join(names)} on bridge {observed.bridge}"
         draft.findings.append(Finding(rid, Outcome.PENDING, reason, refs))
     for rid in wanted(table.invalid):
-        draft.findings.append(Finding(rid, Outcome.FAILED, f"ovs-ofctl refuses it: {table.invalid[rid]}"))
+        draft.findings.append(Finding(rid, Outcome.FAILED, f"invalid flow: {table.invalid[rid]}"))
     for rid in wanted(table.doubles):
         reason = f"means the same match as {table.doubles[rid]}, which is declared, too; only one of them can be"
         draft.findings.append(Finding(rid, Outcome.FAILED, reason))

@@ -115,7 +115,7 @@ def _findings(wanted: Any) -> Iterator[Finding]:
             refs = tuple(ResourceId("port", name) for name in sorted(body.ports))
             yield Finding(rid, Outcome.PENDING, f"waits for port {names}", refs)
         else:
-            yield Finding(rid, Outcome.FAILED, f"ovs-ofctl refuses it: {body.message}")
+            yield Finding(rid, Outcome.FAILED, f"invalid {rid.kind}: {body.message}")
 
 
 def _sets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from reconciler.doors.session import Session
 from reconciler.doors.show import Line, Lines, problem_lines
 from reconciler.doors.stored import as_problems
 from reconciler.doors.words import clean
+from reconciler.errors import DriverError
 from reconciler.report import ExitCode, Problem
 
 if TYPE_CHECKING:
@@ -36,8 +38,21 @@ def validate(
     session.take(output)
     loaded, name = _load(session, directory, node, role)
     problems, warnings = as_problems(loaded.problems), as_problems(loaded.warnings)
+    misspelt, unchecked = _ask_the_tools(session, loaded)
+    problems, warnings = (*problems, *misspelt), (*warnings, *unchecked)
     session.printer.answer(problems, _verdict(loaded, name, problems, warnings), Sequence[Problem])
     return ExitCode.FAILED if problems else ExitCode.CONVERGED
+
+
+def _ask_the_tools(session: Session, loaded: Loaded) -> tuple[Sequence[Problem], Sequence[Problem]]:
+    """What ovs-ofctl says of the flows: (problems, a warning when it cannot be asked)."""
+    from controllers.catalog import misspelt  # noqa: PLC0415 (only this verb needs them)
+
+    try:
+        found = asyncio.run(misspelt(loaded.resources, timeout=session.settings.timeouts.ofctl))
+    except DriverError as error:
+        return (), (Problem(f"the syntax of flows was not checked: {error}"),)
+    return as_problems(found), ()
 
 
 def render(

@@ -113,7 +113,7 @@ class _Breaker:
 def world(ovs: PrivateOvs) -> dict[str, str]:
     """What everybody can see of bridges, ports, interfaces and flows, apart from numbers that come and go."""
     seen = {bridge: ovs.ofctl("--no-stats", "--names", "dump-flows", bridge, timeout=5) for bridge in BRIDGES}
-    seen = {bridge: "\n".join(sorted(text.splitlines()[1:])) for bridge, text in seen.items()}
+    seen = {bridge: "\n".join(sorted(text.splitlines())) for bridge, text in seen.items()}
     for table, columns in (
         ("bridge", "name,fail_mode,datapath_type,external_ids"),
         ("port", "name,tag,external_ids"),

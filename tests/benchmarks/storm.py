@@ -73,6 +73,7 @@ def _storm(flows: FlowWire, rows: OvsdbWire) -> float:
                 ["Open_vSwitch", {"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
                                   "mutations": mutations}],
             )  # fmt: skip
+        rows.discard()
         time.sleep(max(0.0, began + (step + 1) / STEPS - time.monotonic()))
     flows.barrier()
     return time.monotonic() - began

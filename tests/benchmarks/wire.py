@@ -130,9 +130,17 @@ class OvsdbWire:
             reply = {"id": message["id"], "result": message["params"], "error": None}
             self._socket.sendall(json.dumps(reply).encode())
 
+    def discard(self) -> None:
+        """Read and forget what is there: a client that sends and never reads is not heard any more."""
+        while select.select([self._socket], [], [], 0)[0]:
+            self._cut([(0.0, self._socket.recv(1 << 20))])
+
     def _receive(self) -> list[tuple[float, dict[str, Any]]]:
+        return self._cut(_gathered(self._socket, "OVSDB"))
+
+    def _cut(self, reads: Sequence[tuple[float, bytes]]) -> list[tuple[float, dict[str, Any]]]:
         messages = []
-        for at, data in _gathered(self._socket, "OVSDB"):
+        for at, data in reads:
             self._text += data.decode()
             while self._text:
                 try:

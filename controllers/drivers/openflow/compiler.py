@@ -19,6 +19,7 @@ from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.codec import Type
 from controllers.drivers.openflow.flows import Flow, FlowKey
 from controllers.drivers.openflow.ofctl import Ofctl
+from controllers.drivers.openflow.prerequisites import dropped
 from reconciler.errors import DriverError
 
 _T = TypeVar("_T")
@@ -259,7 +260,9 @@ class _Work(Generic[_T]):
         if len(changes) != len(texts):
             raise DriverError(f"ovs-ofctl made {len(changes)} messages of {len(texts)} texts; none of them is used")
         for number, (text, change) in enumerate(zip(texts, changes, strict=True)):
-            self.results[text] = self.kind.meaning(change, number)
+            meaning = self.kind.meaning(change, number)
+            lost = dropped(text, meaning.key.match) if isinstance(meaning, Compiled) else ""
+            self.results[text] = CompileFault(lost) if lost else meaning
             if number % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
 
