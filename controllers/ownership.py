@@ -14,6 +14,12 @@ OVSDB_KEY = "reconciler"
 COOKIE_PREFIX = 0x5EC0_71DE
 """Upper 32 bits of the cookie of every flow of ours."""
 
+PROTO = 94
+"""The `proto` of every address, route, rule and neighbour of ours (free in the kernel's and in iproute2's lists)."""
+
+LINK_GROUP = 0x5EC0_71DE
+"""The group number of every network device of ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -36,3 +42,8 @@ def cookie(resource: ResourceId) -> int:
 
 def is_our_cookie(value: int) -> bool:
     return value >> 32 == COOKIE_PREFIX
+
+
+def alias(owner: Owner) -> str:
+    """The alias on the `lo` of every network namespace of ours."""
+    return f"{OVSDB_KEY}={owner.name}"

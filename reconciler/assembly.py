@@ -103,9 +103,11 @@ def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]
         return clock.wall() - (clock.now() - at) if at else None
 
     ovsdb = catalog.ovsdb.driver
-    found = [Stream("ovsdb", ovsdb.ready, "" if ovsdb.ready else ovsdb.problem, wall(ovsdb.last_event))]
+    found = [
+        Stream("ovsdb", ovsdb.ready, "" if ovsdb.ready else ovsdb.problem, wall(ovsdb.last_event), ovsdb.lost_count)
+    ]
     found += [
-        Stream(f"openflow {switch.bridge}", switch.ready, switch.problem, wall(switch.last_event))
+        Stream(f"openflow {switch.bridge}", switch.ready, switch.problem, wall(switch.last_event), switch.lost_count)
         for switch in catalog.openflow.switches()
     ]
     return [*found, Stream("files", not source.detail, source.detail)]

@@ -75,6 +75,7 @@ async def _supervise(parts: Assembly) -> None:
 async def _remember_statuses(parts: Assembly) -> None:
     """Write the statuses behind, and keep the gauges of what is not an event true."""
     engine, last = parts.engine, -1.0
+    broken: dict[str, int] = {}
     while True:
         await asyncio.sleep(1.0)
         if engine.last_news != last:
@@ -82,11 +83,14 @@ async def _remember_statuses(parts: Assembly) -> None:
             parts.writer.statuses(engine.statuses.not_right())
         parts.metrics.store_available.set(parts.writer.available)
         parts.metrics.budget_waiting.set(sum(budget.wanted for budget in parts.node.budgets()))
-        _measure_streams(parts)
+        _measure_streams(parts, broken)
 
 
-def _measure_streams(parts: Assembly) -> None:
-    """One series for all switches: a bridge's name is no label. The stream is ready when all of them are."""
+def _measure_streams(parts: Assembly, broken: dict[str, int]) -> None:
+    """One series for all switches: a bridge's name is no label. The stream is ready when all of them are.
+
+    `broken` is how often each of them had broken off when this was last called.
+    """
     by_kind: dict[str, list[Stream]] = {}
     for stream in streams(parts.catalog, parts.source, parts.engine.clock):
         by_kind.setdefault(stream.name.partition(" ")[0], []).append(stream)
@@ -95,6 +99,10 @@ def _measure_streams(parts: Assembly) -> None:
         heard = [stream.last_event for stream in members if stream.last_event is not None]
         if heard:
             parts.metrics.stream_event(name, min(heard))
+        for stream in members:
+            parts.metrics.stream_broke(name, max(0, stream.lost - broken.get(stream.name, 0)))
+            broken[stream.name] = stream.lost
+    parts.metrics.keep_streams(by_kind.keys())
 
 
 async def _freeze(parts: Assembly) -> None:

@@ -44,7 +44,7 @@ WORKERS = 4
 HEARTBEAT = Scope("engine", "heartbeat")
 """Goes through queue and workers like any work: what proves that they move."""
 HEARTBEAT_EVERY = 2.0
-LAG_EVERY = 0.05
+LAG_EVERY = 0.1
 OF_THE_WHOLE = frozenset({"in_sync", "budget"})
 """Gates whose answer for one scope follows from what is declared for all of them."""
 
@@ -210,7 +210,7 @@ class Engine:
                 log.warning("watch_ended", controller=controller.name, retry_in=delay)
             except Exception:  # the supervisor's one catch: a watch that crashed is started again, loudly
                 log.exception("watch_crashed", controller=controller.name, retry_in=delay)
-            self.metrics.lost(controller.name)
+            self.metrics.watch_ended[controller.name,].inc()
             delay = 0.1 if self.clock.now() - started > 60.0 else min(30.0, delay * 2)
             await asyncio.sleep(delay)
             self.look((s for s in self.scopes() if s.controller == controller.name), "watch started again")
@@ -262,8 +262,8 @@ class Engine:
         view = self.book.view(scope, self.statuses.settled)
         result = await self._pipeline.run(view, focus, self._mounted)
         if isinstance(result.blind, NotReady) and not view.resources and scope not in self.scopes():
-            self.statuses.forget(scope)  # neither declared nor there: nothing waits for it
-            self.gates.budget.forget(scope)
+            self._forget(scope)
+            self._note_converged(self.clock.wall())
             return
         self._conclude(work, result, view)
 
@@ -320,7 +320,17 @@ class Engine:
         self._wake_waiting(scope, verdict, whole=whole)
         self._wake_over_budget(result, now)
         self._retry(scope, verdict.retry_at, whole=whole)
+        for gone in self.statuses.troubled() - set(self.book.scopes()):
+            if gone not in self.scopes():
+                self._forget(gone)
         self._note_converged(wall)
+
+    def _forget(self, scope: Scope) -> None:
+        """The scope is neither declared nor there any more: nothing waits for it."""
+        self.statuses.forget(scope)
+        self.gates.budget.forget(scope)
+        self._retry(scope, None)
+        self._count()
 
     def _charge(self, result: PassResult, now: float) -> dict[ResourceId, float]:
         """Backoff and contention of what was tried. Returns when each failed resource is tried again."""
@@ -403,7 +413,9 @@ class Engine:
 
     def _count(self) -> None:
         self.metrics.set_resources(self.statuses.counts(self.book.snapshot.resources))
-        self.metrics.set_withheld(status.gate for status in self.statuses.not_right() if status.gate)
+        not_right = self.statuses.not_right()
+        self.metrics.set_withheld(status.gate for status in not_right if status.gate)
+        self.metrics.set_oldest(not_right)
 
     def _wake_waiting(self, scope: Scope, verdict: Judgement, *, whole: bool) -> None:
         """Scopes that wait for something are looked at when it is nearer than when they were last told.
@@ -473,11 +485,11 @@ class Engine:
 
     def converged(self) -> bool:
         """Every scope was looked at wholly and nothing is left to do anywhere."""
-        return bool(self.book.snapshot.revision) and all(s in self.statuses.settled for s in self.book.scopes())
+        return bool(self.book.snapshot.revision) and all(s in self.statuses.settled for s in self.scopes())
 
     def unseen(self) -> Sequence[Scope]:
         """Scopes that had no full look yet."""
-        return tuple(sorted(scope for scope in self.book.scopes() if not self.statuses.seen(scope)))
+        return tuple(sorted(scope for scope in self.scopes() if not self.statuses.seen(scope)))
 
     # -- on demand --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ dictionary look-up and an addition); the doors call `render`. Times are wall-clo
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ import prometheus_client as prometheus
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 
 from reconciler import __version__
-from reconciler.contract import Outcome, PassRecord, Verb
+from reconciler.contract import Outcome, PassRecord, ResourceStatus, Verb
 
 __all__ = ["CONTENT_TYPE", "GATES", "RESULTS", "Metrics"]
 
@@ -49,6 +49,11 @@ class _Family(dict[tuple[str, ...], _Metric]):
         child = self[labels] = self._metric.labels(*labels)
         return child
 
+    def forget(self, labels: tuple[str, ...]) -> None:
+        """This series ends; it is made anew when it is asked for."""
+        del self[labels]
+        self._metric.remove(*labels)
+
     def zero(self, *values: Iterable[str]) -> None:
         """Make every combination of these label values exist."""
         for labels in product(*values):
@@ -73,6 +78,8 @@ class Metrics:
         self.actions.zero(kind_names, tuple(Verb), RESULTS)
         self.drifts.zero(kind_names)
         self.resources.zero(kind_names, outcomes)
+        self.oldest.zero(outcome for outcome in outcomes if outcome is not Outcome.CONVERGED)
+        self.watch_ended.zero(names)
         self.withheld.zero(GATES)
         self.withheld_now.zero(GATES)
         for name in streams:
@@ -86,6 +93,8 @@ class Metrics:
         self.withheld_now = _Family(self._gauge("withheld_actions", "Actions that a gate withholds now.", "gate"))
         self.drifts = _Family(self._counter("drift", "Resources found other than declared, unasked.", "kind"))
         self.resources = _Family(self._gauge("resources", "Declared resources, by outcome.", "kind", "outcome"))
+        oldest = "Since when the oldest resource with this outcome has it; 0 when there is none."
+        self.oldest = _Family(self._gauge("oldest_unconverged_timestamp_seconds", oldest, "outcome"))
         self.queue_depth = self._gauge("queue_depth", "Scopes that wait for a pass.")
         self.queue_oldest = self._gauge("queue_oldest_seconds", "How long the oldest waiting scope has waited.")
         help_repair = "From the first event to the verified repair."
@@ -99,6 +108,8 @@ class Metrics:
         last = "When the stream last said something."
         self.stream_last = _Family(self._gauge("stream_last_event_timestamp_seconds", last, "stream"))
         self.stream_lost = _Family(self._counter("stream_lost", "How often the stream broke off.", "stream"))
+        ended = "How often a controller's watch ended and was started again."
+        self.watch_ended = _Family(self._counter("watch_ended", ended, "controller"))
         self.converged = self._gauge("converged", "1 while everything is as declared.")
         self.last_converged = self._gauge("last_converged_timestamp_seconds", "When everything last was as declared.")
         self.config_valid = self._gauge("config_valid", "1 while the desired state on disk has no mistake.")
@@ -145,6 +156,14 @@ class Metrics:
             kind, outcome = labels
             self.resources[kind, outcome].set(counts.get((kind, Outcome(outcome)), 0))
 
+    def set_oldest(self, statuses: Iterable[ResourceStatus]) -> None:
+        """Everything that is not right now; for each outcome the one that is so for longest counts."""
+        oldest: dict[str, float] = {}
+        for status in statuses:
+            oldest[status.outcome] = min(status.since, oldest.get(status.outcome, status.since))
+        for (outcome,), gauge in self.oldest.items():
+            gauge.set(oldest.get(outcome, 0.0))
+
     def set_withheld(self, gates: Iterable[str]) -> None:
         """One gate name for each action that is withheld now."""
         tally = Tally(gates)
@@ -164,10 +183,15 @@ class Metrics:
     def stream_event(self, name: str, at: float) -> None:
         self.stream_last[name,].set(at)
 
-    def lost(self, name: str) -> None:
-        """The stream broke off; it counts as not ready until `stream` says otherwise."""
-        self.stream_lost[name,].inc()
-        self.stream_ready[name,].set(0)
+    def stream_broke(self, name: str, times: int = 1) -> None:
+        """The stream broke off, `times` since this was last called; whether it is ready again is for `stream`."""
+        self.stream_lost[name,].inc(times)
+
+    def keep_streams(self, names: Collection[str]) -> None:
+        """Only these streams are there now: the others are neither ready nor silent. What they lost stays counted."""
+        for family in (self.stream_ready, self.stream_last):
+            for labels in [labels for labels in family if labels[0] not in names]:
+                family.forget(labels)
 
     def set_converged(self, at: float | None) -> None:
         """Everything is as declared (`at` is now), or it is not (None)."""

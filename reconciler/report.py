@@ -65,12 +65,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One event stream or source: is it listening, since when, and when did it last say something (wall seconds)."""
+    """One event stream or source: is it listening, and when did it last say something (wall seconds).
+
+    `lost` is how often it broke off since the start.
+    """
 
     name: str
     ready: bool
     detail: str = ""
     last_event: float | None = None
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ class StatusBook:
         """Has a pass looked at all of this scope since it was last unsettled?"""
         return scope in self._seen
 
+    def troubled(self) -> set[Scope]:
+        """The scopes in which something is not right."""
+        return {scope for scope, found in self._scopes.items() if found}
+
     def withheld_by(self, gates: Collection[str]) -> set[Scope]:
         """The scopes in which one of these gates withholds something."""
         return {scope for scope, found in self._scopes.items() if any(s.gate in gates for s in found.values())}

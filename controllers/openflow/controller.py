@@ -128,7 +128,8 @@ class OpenFlowController:
                 switch.bridge, switch.flows, table, forms=bridge.forms, names=bridge.names, numbered=numbered
             )
         keys = {bridge.sent_as.get(item, item) for item in focus if isinstance(item, FlowKey)}
-        users = [rid for item in focus if isinstance(item, str) for rid in table.users.get(item, ())]
+        names = [item for item in focus if isinstance(item, str)]
+        users = {rid for name in names for t in (before, table) for rid in t.users.get(name, ())}
         for rid in users:
             keys.update(t.keys[rid] for t in (before, table) if rid in t.keys)
         return Observed(

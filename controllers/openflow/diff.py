@@ -16,7 +16,7 @@ from controllers.openflow.state import Observed
 from controllers.openflow.table import Entry
 from controllers.ownership import cookie, is_our_cookie
 from desired.kinds.ovs import BridgeSpec
-from desired.resource import ResourceId
+from desired.resource import Mode, ResourceId
 from reconciler.contract import Change, Disruption, Finding, Group, Outcome, Plan, Verb, View
 
 
@@ -65,10 +65,13 @@ def diff(view: View, observed: Observed) -> Plan:
 def is_exclusive(view: View, observed: Observed) -> bool:
     """Is a foreign flow drift here? On a declared bridge with `flows: exclusive`, once flows are declared for it.
 
-    A bridge in standalone mode without any declared flow lives by the switch's own NORMAL flow.
+    A bridge in standalone mode without any declared flow lives by the switch's own NORMAL flow. Of a bridge that is
+    only observed nothing is deleted that was not declared.
     """
     bridge = view.everything.get(ResourceId("bridge", observed.bridge))
     if bridge is None or not isinstance(bridge.spec, BridgeSpec) or bridge.spec.flows != "exclusive":
+        return False
+    if bridge.spec.mode is Mode.OBSERVE:
         return False
     return bridge.spec.fail_mode == "secure" or bool(view.resources)
 

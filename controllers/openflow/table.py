@@ -70,6 +70,7 @@ class TableBuilder:
         """The table for these resources and port numbers; quick when neither has changed. Raises DriverError."""
         if resources is self._resources and self._same_ports(ports, declared_ports):
             return self.table
+        ports = dict(ports)  # the switch's own mapping follows it, also while this waits for the compiler
         known = declared_ports | ports.keys()
         if known != self._known:
             self._known = known
@@ -78,7 +79,7 @@ class TableBuilder:
         waiting, ready = await self._sort_out(flows, ports)
         compiled = await self._compile(ready, ports)
         self.table = await self._index(flows, waiting, compiled)
-        self._resources, self._ports = resources, dict(ports)
+        self._resources, self._ports = resources, ports
         self._forget(flows)
         return self.table
 

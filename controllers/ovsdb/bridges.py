@@ -23,7 +23,7 @@ def look(draft: Draft, name: str) -> None:
     assert isinstance(resource.spec, BridgeSpec)
     if row is None:
         _create(draft, rid, resource.spec)
-    elif not draft.owns(row) and not resource.spec.adopt:
+    elif not draft.may_hold(row, resource):
         draft.conflict(resource, f"bridge {name}")
     else:
         _set(draft, rid, resource.spec, row)

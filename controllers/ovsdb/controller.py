@@ -40,6 +40,7 @@ class OvsdbController:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._ofports: dict[str, int] = {}
         self._waiting: dict[str, float] = {}
+        self._ours: set[str] = set()
         self._held: tuple[Resources | None, tuple[ResourceId, ...]] = (None, ())
 
     def scope(self, resource: Resource) -> Scope:
@@ -63,11 +64,12 @@ class OvsdbController:
         now = asyncio.get_running_loop().time()
         waiting = {name: now - since for name, since in self._waiting.items()}
         return Observed(
-            self.driver.replica, self._owner, names, self._ofports, self._datapath_type, waiting, self._held[1]
+            self.driver.replica, self._owner, names, self._ofports, self._datapath_type, waiting, self._held[1], self._ours
         )
 
     def _remember(self, names: frozenset[str] | None) -> None:
-        """Numbers that ports have, and since when a port has none: what a row alone does not tell."""
+        """Numbers that ports have, since when a port has none, which rows are ours: what a row alone does not tell."""
+        self._remember_ours(names)
         interfaces = self.driver.replica.interfaces
         now = asyncio.get_running_loop().time()
         for name in interfaces if names is None else names:
@@ -78,6 +80,15 @@ class OvsdbController:
                 self._waiting.setdefault(name, now)
             else:
                 self._waiting.pop(name, None)
+
+    def _remember_ours(self, names: frozenset[str] | None) -> None:
+        """By uuid, so that taking a mark off is drift while we run; a row made anew without it is somebody else's."""
+        replica = self.driver.replica
+        for rows in (replica.bridges, replica.ports):
+            some = rows.values() if names is None else (rows[name] for name in names if name in rows)
+            self._ours.update(row.uuid for row in some if self._owner.owns(row.external_ids))
+        if names is None:
+            self._ours &= {row.uuid for rows in (replica.bridges, replica.ports) for row in rows.values()}
 
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)

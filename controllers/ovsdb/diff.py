@@ -31,7 +31,7 @@ def diff(view: View, observed: Observed) -> Plan:
         ports.held(draft, resource)
     whole = observed.names is None
     return Plan(
-        (*groups(draft.changes), *_deletes(draft)),
+        (*groups(draft.changes, view.resources), *_deletes(draft)),
         tuple(draft.findings),
         _owned(draft) if whole else {},
         None if whole else frozenset(draft.looked_at),
@@ -46,18 +46,22 @@ def _names(draft: Draft) -> tuple[list[str], list[str]]:
         every_port = {rid.name for rid in declared if rid.kind in {"port", "bond"}} | replica.ports.keys()
         return sorted(every_bridge), sorted(every_port - every_bridge)
     some = {name for name in names if name in replica.bridges or ResourceId("bridge", name) in declared}
-    return sorted(some), sorted((names - some) | _ports_of_missing(draft, some))
+    return sorted(some), sorted((names - some) | _ports_of_changed(draft, some))
 
 
-def _ports_of_missing(draft: Draft, names: set[str]) -> set[str]:
-    """A bridge that is gone took its ports along; they come back in its transaction."""
-    missing = {name for name in names if name not in draft.replica.bridges}
-    if not missing:
+def _ports_of_changed(draft: Draft, names: set[str]) -> set[str]:
+    """A bridge that is gone took its ports along; they come back in its transaction. One of others may have come."""
+    changed = {
+        name
+        for name in names
+        if name not in draft.replica.bridges or ResourceId("bridge", name) not in draft.view.resources
+    }
+    if not changed:
         return set()
     return {
         rid.name
         for rid, resource in draft.view.resources.items()
-        if isinstance(resource.spec, PortSpec | BondSpec) and resource.spec.bridge in missing
+        if isinstance(resource.spec, PortSpec | BondSpec) and resource.spec.bridge in changed
     }
 
 

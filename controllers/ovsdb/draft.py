@@ -32,6 +32,10 @@ class Draft:
     def owns(self, row: BridgeRow | PortRow) -> bool:
         return self.observed.owner.owns(row.external_ids)
 
+    def may_hold(self, row: BridgeRow | PortRow, resource: Resource) -> bool:
+        """Is the row of what is declared ours: marked, or known as ours before its mark was taken off, or adopted?"""
+        return self.owns(row) or row.uuid in self.observed.ours or resource.spec.adopt
+
     def conflict(self, resource: Resource, what: str) -> None:
         reason = f"{what} exists and carries no mark of ours; 'adopt: true' at {resource.origin} takes it over"
         self.findings.append(Finding(resource.id, Outcome.CONFLICT, reason))

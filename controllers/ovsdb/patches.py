@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from controllers.ovsdb.draft import Draft
 from controllers.ovsdb.state import CreateBridge, CreatePort
 from desired.kinds.ovs import BridgeSpec, PortSpec
-from desired.resource import ResourceId
+from desired.resource import Mode, ResourceId, Resources
 from reconciler.contract import Change, Group, Scope
 
 
@@ -42,9 +42,19 @@ def _has_flows(draft: Draft, bridge: str) -> bool:
     return any(rid.kind == "flow" and ref in resource.spec.refs() for rid, resource in draft.view.everything.items())
 
 
-def groups(changes: Iterable[Change]) -> Iterator[Group]:
-    """Connected changes are one indivisible group each; all the rest is one divisible group (and one transaction)."""
-    every = {change.resource: change for change in changes}
+def groups(changes: Iterable[Change], resources: Resources) -> Iterator[Group]:
+    """Connected changes are one indivisible group each; all the rest is one divisible group (and one transaction).
+
+    What is only observed is connected with nothing: it must not hold up what is enforced.
+    """
+    every: dict[ResourceId, Change] = {}
+    single: list[Change] = []
+    for change in changes:
+        joins = isinstance(change.action, CreateBridge | CreatePort)
+        if joins and resources[change.resource].spec.mode is Mode.ENFORCE:
+            every[change.resource] = change
+        else:
+            single.append(change)
     parent = {resource: resource for resource in every}
 
     def root(rid: ResourceId) -> ResourceId:
@@ -58,7 +68,6 @@ def groups(changes: Iterable[Change]) -> Iterator[Group]:
     connected: dict[ResourceId, list[Change]] = {}
     for change in every.values():
         connected.setdefault(root(change.resource), []).append(change)
-    single: list[Change] = []
     for members in connected.values():
         if len(members) == 1:
             single.extend(members)

@@ -10,8 +10,8 @@ from controllers.ovsdb.patches import loop_guards
 from controllers.ovsdb.state import CreatePort, DeletePort, Part, SetPort
 from controllers.ovsdb.wanted import WantedRow, interface_row, port_row
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
-from desired.resource import Resource, ResourceId
-from reconciler.contract import Change, Disruption, Finding, Outcome, Verb
+from desired.resource import Mode, Resource, ResourceId
+from reconciler.contract import Change, Disruption, Finding, Outcome, Scope, Verb
 
 VSWITCHD_DEADLINE = 10.0
 """Seconds that vswitchd may take to give a port its number before we call that a failure."""
@@ -35,7 +35,7 @@ def look(draft: Draft, name: str) -> None:
         if _bridge_ready(draft, resource, bridge):
             _create(draft, resource, resource.spec, "port is missing")
         return
-    if not draft.owns(row) and not resource.spec.adopt:
+    if not draft.may_hold(row, resource):
         draft.conflict(resource, f"port {name}")
         return
     has = draft.replica.bridge_of_port(name)
@@ -53,8 +53,8 @@ def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:
     if declared is None and row is not None:
         return True
     if declared is not None:
-        planned = any(change.resource == declared.id for change in draft.changes)
-        ours = row is not None and (draft.owns(row) or declared.spec.adopt)
+        planned = declared.spec.mode is Mode.ENFORCE and any(c.resource == declared.id for c in draft.changes)
+        ours = row is not None and draft.may_hold(row, declared)
         if ours or (row is None and planned):
             return True
     waits = ResourceId("bridge", bridge)
@@ -63,13 +63,20 @@ def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:
     return False
 
 
-def _wanted_interfaces(draft: Draft, resource: Resource) -> dict[str, WantedRow]:
-    spec = resource.spec
+def _wanted_interfaces(spec: PortSpec | BondSpec, name: str, guards: Sequence[Scope]) -> dict[str, WantedRow]:
     if isinstance(spec, BondSpec):
-        return {name: WantedRow({"type": ""}) for name in spec.interfaces}
-    assert isinstance(spec, PortSpec)
-    guards = loop_guards(draft, spec)
-    return {resource.id.name: interface_row(spec, dead_peer=bool(guards))}
+        return {interface: WantedRow({"type": ""}) for interface in spec.interfaces}
+    return {name: interface_row(spec, dead_peer=bool(guards))}
+
+
+def _guards(draft: Draft, spec: PortSpec | BondSpec, name: str = "") -> tuple[Scope, ...]:
+    """What a patch port must wait for before it is joined. The port `name` that is joined already is never cut off."""
+    if isinstance(spec, BondSpec):
+        return ()
+    interface = draft.replica.interfaces.get(name)
+    if interface is not None and interface.options.get("peer") == spec.peer:
+        return ()
+    return loop_guards(draft, spec)
 
 
 def _create(
@@ -77,7 +84,7 @@ def _create(
 ) -> None:
     name = resource.id.name
     interfaces: dict[str, dict[str, object]] = {}
-    for interface, wanted in _wanted_interfaces(draft, resource).items():
+    for interface, wanted in _wanted_interfaces(spec, name, _guards(draft, spec)).items():
         columns = dict(wanted.fresh())
         request = (spec.ofport_request if isinstance(spec, PortSpec) else None) or draft.observed.ofports.get(interface)
         if request is not None:
@@ -96,7 +103,8 @@ def _create(
 
 
 def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: PortRow) -> None:
-    wanted = _wanted_interfaces(draft, resource)
+    guards = _guards(draft, spec, resource.id.name)
+    wanted = _wanted_interfaces(spec, resource.id.name, guards)
     rows = {i.name: i for uuid in row.interfaces if (i := draft.replica.interface_by_uuid(uuid)) is not None}
     if rows.keys() != wanted.keys():
         why = f"interfaces are {', '.join(sorted(rows)) or 'none'}, declared {', '.join(sorted(wanted))}"
@@ -115,6 +123,9 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
         parts[name] = _with_number(parts[name], spec, interface)
     if port or any(parts.values()):
         _set(draft, resource, row, port, [(rows[name], part) for name, part in parts.items() if part])
+    elif guards:
+        reason = f"is joined to its peer when the flows are settled: {', '.join(guard.name for guard in guards)}"
+        draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, guards))
     elif any(interface.ofport is None or interface.error for interface in rows.values()):
         _waiting(draft, resource)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from controllers.drivers.ovsdb.ops import Value
@@ -34,6 +34,8 @@ class Observed:
     waiting: Mapping[str, float]
     """For how many seconds a port has been waiting for vswitchd, by name."""
     held: tuple[ResourceId, ...] = ()
+    ours: Set[str] = frozenset()
+    """Rows (by uuid) that carried our mark when we saw them, whatever has become of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,6 @@ def history(session: Session, resource: str | None, since: float | None, limit: 
 def _check(what: str) -> None:
     from controllers.catalog import SECTIONS  # noqa: PLC0415 (every kind there is)
 
-    kinds = sorted({section.spec.kind for section in SECTIONS})
+    kinds = sorted({spec.kind for section in SECTIONS for spec in section.specs})
     if what != "node" and what.partition("/")[0] not in kinds:
         raise ConfigError(f"there is no kind {what.partition('/')[0]!r}; WHAT is node, or one of {', '.join(kinds)}")

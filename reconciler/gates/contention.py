@@ -17,6 +17,8 @@ THRESHOLD = 10.0
 LEAK = 2.0
 """Repairs a second of one resource that never add up."""
 FIRST_DELAY = 0.05
+TIDY_ABOVE = 4096
+"""Repaired resources kept before those are dropped whose level has leaked away; then again at twice what was left."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Contention:
     def __init__(self, longest: float = 3.0) -> None:
         self._longest = longest
         self._fights: dict[ResourceId, _Fight] = {}
+        self._tidy_above = TIDY_ABOVE
 
     def repaired(self, change: Change, now: float) -> None:
         """A drift of this resource was repaired once more."""
@@ -39,8 +42,9 @@ class Contention:
         level = 0.0 if fight is None else max(0.0, fight.level - (now - fight.at) * LEAK)
         evidence = f"{change.why}; somebody sets {change.before!r}" if change.before else change.why
         self._fights[change.resource] = _Fight(level + 1, now, evidence)
-        if len(self._fights) > 4096:
+        if len(self._fights) > self._tidy_above:
             self._forget(now)
+            self._tidy_above = max(TIDY_ABOVE, 2 * len(self._fights))
 
     def _forget(self, now: float) -> None:
         for rid, fight in list(self._fights.items()):

@@ -57,7 +57,7 @@ class Daemon:
         if fresh:
             for left in self.home.glob("state.db*"):
                 left.unlink()
-        env = {"PYTHONPATH": str(CHECKOUT)}
+        env = {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])}
         self._process = self.ovs.spawn(self.argv("run"), self.home / "log", env)
 
     def end(self, sig: signal.Signals = signal.SIGTERM) -> None:

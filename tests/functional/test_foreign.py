@@ -143,6 +143,24 @@ def test_match_held_by_a_foreign_flow_is_a_conflict_until_adopted(up: Node) -> N
     assert not any("cookie=0x66" in flow for flow in up.ovs.flows("br-shared"))
 
 
+def test_mark_taken_off_while_we_run_is_put_back_and_off_while_we_do_not_is_a_conflict(up: Node) -> None:
+    up.adopts(lambda: up.declare(name="more.yaml", ports={"tap0": {"bridge": "br-int", "tag": 1}}))
+    with up.repairs("port/tap0"), up.repairs("bridge/br-int"):
+        up.ovs.vsctl("clear", "port", "tap0", "external_ids", "--", "clear", "bridge", "br-int", "external_ids")
+    assert up.ovs.vsctl("get", "port", "tap0", "external_ids:reconciler") == "reconciler"
+    up.kill9()
+    up.ovs.vsctl("clear", "port", "tap0", "external_ids")
+    up.start(converged=False)
+    up.says("port/tap0", "conflict")
+
+
+def test_port_deleted_and_made_anew_by_another_is_theirs(up: Node) -> None:
+    up.adopts(lambda: up.declare(name="more.yaml", ports={"tap0": {"bridge": "br-int", "tag": 1}}))
+    up.ovs.vsctl("--no-wait", "del-port", "tap0", "--", "add-port", "br-int", "tap0", "tag=9")
+    up.says("port/tap0", "conflict")
+    assert up.ovs.vsctl("get", "port", "tap0", "tag") == "9"
+
+
 def test_conflict_ends_by_itself_when_the_foreign_thing_goes(up: Node) -> None:
     up.ovs.vsctl("add-port", "br-int", "tapX", "--", "set", "interface", "tapX", "type=internal")
     up.declare(name="more.yaml", ports={"tapX": {"bridge": "br-int", "tag": 1}})

@@ -40,6 +40,7 @@ class Mount(IntFlag):
     BIND = 4096
     RECURSIVE = 16384
     PRIVATE = 1 << 18
+    SHARED = 1 << 20
 
 
 class Capability(IntEnum):

@@ -41,27 +41,29 @@ class _Visible:
     must: bool = True
 
 
-def build_root(needed: Iterable[Path]) -> None:
+def build_root(needed: Iterable[Path], disk: Path | None = None) -> None:
     """Make the node's file system and make it the root of this (new, private) mount namespace.
 
     `needed` are directories that must be seen at the same path even where the node has its own, such as a checkout
-    under ``/tmp``.
+    under ``/tmp``. `disk`, a directory on a tmpfs that outlives this namespace, keeps what the node writes.
     """
     kernel.mount("", "/", "", Mount.RECURSIVE | Mount.PRIVATE)
     shown = [_Visible("/"), *_file_systems()]
     hidden = [_Visible(str(path)) for path in sorted(set(needed)) if _is_own(str(path))]
     # What lies where the node has its own is held open here, before the stage covers it.
     held = {part.path: os.open(part.path, os.O_PATH | os.O_DIRECTORY) for part in hidden}
-    kernel.mount("sandbox", str(_STAGE), "tmpfs", options="mode=755")
-    root = _STAGE / "root"
-    root.mkdir()
+    if disk is None:
+        kernel.mount("sandbox", str(_STAGE), "tmpfs", options="mode=755")
+    stage = _STAGE if disk is None else disk
+    root = stage / "root"
+    root.mkdir(exist_ok=True)
     for number, part in enumerate(shown):
-        _overlay(part, part.path, root, number)
+        _overlay(part, part.path, stage, number)
     for path, mode in (("run", "755"), ("tmp", "1777"), ("var/tmp", "1777")):
         kernel.mount("sandbox", str(root / path), "tmpfs", Mount.NO_SUID | Mount.NO_DEV, f"mode={mode}")
     for number, part in enumerate(hidden, start=len(shown)):
         (root / part.path.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        _overlay(part, f"/proc/self/fd/{held[part.path]}", root, number)
+        _overlay(part, f"/proc/self/fd/{held[part.path]}", stage, number)
         os.close(held[part.path])
     _devices(root / "dev")
     kernel.mount("proc", str(root / "proc"), "proc", Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC)
@@ -87,18 +89,19 @@ def _is_own(path: str) -> bool:
     return any(path == own or path.startswith(own + "/") for own in _OWN)
 
 
-def _overlay(part: _Visible, lower: str, root: Path, number: int) -> None:
+def _overlay(part: _Visible, lower: str, stage: Path, number: int) -> None:
     """Lay a layer in memory over `lower` and show it at its path; where that is impossible, show it read-only."""
-    target = str(root / part.path.lstrip("/"))
+    target = str(stage / "root" / part.path.lstrip("/"))
     if not Path(lower).is_dir():
         kernel.bind_read_only(lower, target)
         return
-    upper, work = _STAGE / f"upper{number}", _STAGE / f"work{number}"
-    upper.mkdir()
-    work.mkdir()
-    status = Path(lower).stat()
-    upper.chmod(stat.S_IMODE(status.st_mode))
-    os.chown(upper, status.st_uid, status.st_gid)
+    upper, work = stage / f"upper{number}", stage / f"work{number}"
+    if not upper.is_dir():
+        upper.mkdir()
+        work.mkdir()
+        status = Path(lower).stat()
+        upper.chmod(stat.S_IMODE(status.st_mode))
+        os.chown(upper, status.st_uid, status.st_gid)
     try:
         kernel.mount("overlay", target, "overlay", options=f"lowerdir={lower},upperdir={upper},workdir={work}")
     except OSError as error:

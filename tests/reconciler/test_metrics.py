@@ -3,7 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from desired.resource import ResourceId
-from reconciler.contract import ActionRecord, Outcome, PassRecord, Scope, Verb
+from reconciler.contract import ActionRecord, Outcome, PassRecord, ResourceStatus, Scope, Verb
 from reconciler.metrics import GATES, Metrics
 
 
@@ -82,16 +82,44 @@ def test_only_the_held_revision_is_shown():
     assert sample(metrics, "revision_info", revision="bbb") == 1
 
 
-def test_a_lost_stream_is_not_ready_until_it_says_so():
+def test_a_stream_that_broke_off_and_is_back_is_ready_and_counted():
     metrics = build()
     metrics.stream("ovsdb", ready=True)
     metrics.stream_event("ovsdb", 5.0)
-    metrics.lost("ovsdb")
-    assert sample(metrics, "stream_ready", stream="ovsdb") == 0
-    assert sample(metrics, "stream_lost_total", stream="ovsdb") == 1
+    metrics.stream_broke("ovsdb", 2)
     metrics.stream("ovsdb", ready=True)
+    assert sample(metrics, "stream_lost_total", stream="ovsdb") == 2
     assert sample(metrics, "stream_ready", stream="ovsdb") == 1
     assert sample(metrics, "stream_last_event_timestamp_seconds", stream="ovsdb") == 5.0
+
+
+def test_a_stream_that_is_not_there_any_more_is_neither_ready_nor_silent():
+    metrics = build()
+    metrics.stream("openflow", ready=False)
+    metrics.stream_event("openflow", 5.0)
+    metrics.stream_broke("openflow")
+    metrics.keep_streams({"ovsdb", "files"})
+    assert sample(metrics, "stream_ready", stream="openflow") is None
+    assert sample(metrics, "stream_last_event_timestamp_seconds", stream="openflow") is None
+    assert sample(metrics, "stream_lost_total", stream="openflow") == 1
+    metrics.stream("openflow", ready=True)
+    assert sample(metrics, "stream_ready", stream="openflow") == 1
+
+
+def test_the_oldest_of_each_outcome_is_shown_and_forgotten():
+    metrics = build()
+
+    def status(name: str, outcome: Outcome, since: float) -> ResourceStatus:
+        return ResourceStatus(ResourceId("port", name), outcome, "why", since)
+
+    metrics.set_oldest(
+        [status("a", Outcome.FAILED, 9.0), status("b", Outcome.FAILED, 7.0), status("c", Outcome.CONFLICT, 8.0)]
+    )
+    assert sample(metrics, "oldest_unconverged_timestamp_seconds", outcome="failed") == 7
+    assert sample(metrics, "oldest_unconverged_timestamp_seconds", outcome="conflict") == 8
+    assert sample(metrics, "oldest_unconverged_timestamp_seconds", outcome="pending") == 0
+    metrics.set_oldest([])
+    assert sample(metrics, "oldest_unconverged_timestamp_seconds", outcome="failed") == 0
 
 
 def test_last_converged_outlives_the_convergence():

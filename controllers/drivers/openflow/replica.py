@@ -106,10 +106,9 @@ class Replica:
                 self.unsure.discard(key)
         return frozenset(changed), again
 
-    def set_ports(self, ports: Mapping[str, int]) -> frozenset[str]:
-        """Replace all ports. Returns the names whose number appeared, changed or went."""
-        before, self.ports = self.ports, dict(ports)
-        return frozenset(name for name, _ in before.items() ^ self.ports.items())
+    def add_ports(self, ports: Mapping[str, int]) -> None:
+        """Take a part of the list of all ports, in its place among the changes: what was heard later stays on top."""
+        self.ports.update(ports)
 
     def port(self, status: codec.PortStatus) -> frozenset[str]:
         """Take one change of a port. Returns the names whose number appeared, changed or went."""

@@ -63,6 +63,8 @@ class Switch:
         self.bridge = bridge
         self.ready = False
         self.problem = "not connected yet"
+        self.lost_count = 0
+        """How often a connection broke off that was ready."""
         self._socket = rundir / f"{bridge}.mgmt"
         self._on_change = on_change
         self._on_ports = on_ports
@@ -150,11 +152,10 @@ class Switch:
     async def _greet(self, channel: Channel) -> None:
         """Everything that makes the replica complete, in one write. The monitor is installed before the dump."""
         first = channel.xids(5)
-        ports: dict[str, int] = {}
         dump = Read()
         self._replica.begin(dump)
         answers = (
-            channel.expect(first + 2, "asking for its ports", lambda frame: ports.update(codec.port_entries(frame))),
+            channel.expect(first + 2, "asking for its ports", self._take_ports),
             channel.expect(first + 3, "installing a flow monitor, which needs Open vSwitch 3.0 or later"),
             channel.expect(first + 4, "asking for its flows", dump.take),
         )
@@ -166,14 +167,16 @@ class Switch:
             + codec.flow_request(first + 4)
         )
         await channel.gather(answers, self._timeout)
-        names = self._replica.set_ports(ports)
         self._replica.finish_dump(dump)
         self._changed.clear()
         self.ready, self.problem = True, ""
-        _log.info("switch_ready", bridge=self.bridge, flows=len(self.flows), ports=len(ports))
+        _log.info("switch_ready", bridge=self.bridge, flows=len(self.flows), ports=len(self.ports))
         if self._on_ports is not None:
-            self._on_ports(names)
+            self._on_ports(frozenset(self.ports))
         self._on_change(None, "connected")
+
+    def _take_ports(self, frame: bytes) -> None:
+        self._replica.add_ports(codec.port_entries(frame))
 
     async def _keep(self, channel: Channel) -> None:
         """Prove what is in doubt, and probe a silent switch, until the connection is lost."""
@@ -209,6 +212,7 @@ class Switch:
         was_ready, self.ready, self.problem = self.ready, False, problem
         self._void()
         if was_ready:
+            self.lost_count += 1
             self._on_change(None, "switch connection lost")
 
     def _void(self) -> None:

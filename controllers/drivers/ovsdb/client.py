@@ -60,6 +60,8 @@ class Ovsdb:
         self.replica = Replica()
         self.ready = False
         self.problem = "not connected yet"
+        self.lost_count = 0
+        """How often a connection broke off that was ready."""
         self._path = path
         self._on_change = on_change
         self._timeout = timeout
@@ -212,6 +214,7 @@ class Ovsdb:
         self._forget()
         self.problem = f"connection to {self.remote} lost: {reason}"
         if was_ready:
+            self.lost_count += 1
             self._on_change(None, "OVSDB connection lost")
 
     def _forget(self) -> None:
