@@ -20,6 +20,9 @@ PROTO = 94
 LINK_GROUP = 0x5EC0_71DE
 """The group number of every network device of ours."""
 
+PEER_GROUP = LINK_GROUP + 1
+"""That of the other end of a pair of ours: it is never deleted by itself, it goes with the end that is declared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:

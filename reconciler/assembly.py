@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -92,7 +93,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
         if applied[-1:] != [revision]:
             applied[:] = [revision]
             writer.applied(revision, clock.wall())
-            log.info("converged", revision=revision)
+            asyncio.get_running_loop().call_soon(lambda: log.info("converged", revision=revision))  # after the story
 
     engine.on_converged = on_converged
     return Assembly(settings, catalog, metrics, engine, writer, source, intake, node, notices)

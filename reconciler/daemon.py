@@ -33,6 +33,9 @@ log = get_logger("daemon")
 STOP_PATIENCE = 5.0
 """Seconds that passes under way may take to end after SIGTERM, and the store to write what waits."""
 
+READY_PATIENCE = 5.0
+"""Seconds after which systemd is told READY although the node is not as declared (a conflict, a mistake in the YAML)."""
+
 
 async def run_daemon(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. Raises LockHeldError when another one runs."""
@@ -140,10 +143,14 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
 
 
 async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
-    """READY once the doors are open, and the watchdog as long as the workers make progress."""
+    """READY once the node is as declared (units ordered after us rely on it), and the watchdog with the workers."""
     if not notifier:
         return
     every = min(1.0, notifier.watchdog_interval() or 1.0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_PATIENCE):
+            while not parts.engine.converged():
+                await asyncio.sleep(0.02)
     told, problem = "", ""
     while True:
         outcome = str(parts.engine.statuses.outcome())

@@ -17,6 +17,7 @@ from reconciler.clock import Clock
 from reconciler.contract import (
     Change,
     Controller,
+    Event,
     Finding,
     Focus,
     Outcome,
@@ -39,6 +40,7 @@ from reconciler.pipeline import PassResult, Pipeline
 from reconciler.queue import Priority, ScopeQueue, Work
 from reconciler.settings import Settings
 from reconciler.status import StatusBook, worst
+from reconciler.stream import EventStream
 
 WORKERS = 4
 HEARTBEAT = Scope("engine", "heartbeat")
@@ -202,11 +204,14 @@ class Engine:
     async def _supervise(self, controller: Controller) -> None:
         """Keep a controller's watch running; a watch that ends has lost something, so everything is looked at."""
         delay = 0.1
+        stream = getattr(controller, "events", None)
+        if isinstance(stream, EventStream):
+            stream.listener = self._hear
         while True:
             started = self.clock.now()
             try:
                 async for event in controller.watch():
-                    self.queue.add(event.scope, event.focus, event.reason)
+                    self._hear(event)
                 log.warning("watch_ended", controller=controller.name, retry_in=delay)
             except Exception:  # the supervisor's one catch: a watch that crashed is started again, loudly
                 log.exception("watch_crashed", controller=controller.name, retry_in=delay)
@@ -214,6 +219,9 @@ class Engine:
             delay = 0.1 if self.clock.now() - started > 60.0 else min(30.0, delay * 2)
             await asyncio.sleep(delay)
             self.look((s for s in self.scopes() if s.controller == controller.name), "watch started again")
+
+    def _hear(self, event: Event) -> None:
+        self.queue.add(event.scope, event.focus, event.reason)
 
     async def _resync(self) -> None:
         while True:
@@ -300,6 +308,8 @@ class Engine:
             now - work.since,
         )
         entry = journal_entry(result, verdict, known=known, is_drift=self._is_drift, entry=frame)
+        if isinstance(result.blind, NotReady) and not self.statuses.known(scope):
+            entry = None  # a bridge that is only now being made: the story begins when it answers
         if result.blind is not None:
             changed = self.statuses.blind(scope, verdict.found)
         else:
@@ -340,6 +350,8 @@ class Engine:
                 self.gates.contention.repaired(change, now)
         for failure in result.failed:
             rid = failure.change.resource
+            if isinstance(failure.error, NotReady):
+                continue  # no failure: what it needs is not there, and its coming is an event
             until[rid] = self.gates.backoff.failed(
                 rid,
                 generation=self._generation(rid),

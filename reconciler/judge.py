@@ -73,7 +73,8 @@ def judge(
             put(change.resource, withheld.outcome, reason, gate=withheld.gate, retry_at=withheld.retry_at)
     for failure in result.failed:
         rid = failure.change.resource
-        put(rid, Outcome.FAILED, str(failure.error), retry_at=failed_until.get(rid))
+        outcome = Outcome.PENDING if isinstance(failure.error, NotReady) else Outcome.FAILED
+        put(rid, outcome, str(failure.error), retry_at=failed_until.get(rid))
     return verdict
 
 

@@ -119,9 +119,16 @@ class Pipeline:
         except ReconcilerError as error:
             failed.extend(Failure(change, error) for change in tried)
             return PassResult(view.scope, plan, withheld, failed=failed, blind=error, started=started, ended=ended)
-        still = {change.resource: change for group in again.groups for change in group.changes}
-        done = [c for c in tried if not _repeats(c, still.get(c.resource))]
-        failed.extend(_unverified(c, still[c.resource]) for c in tried if _repeats(c, still.get(c.resource)))
+        still: dict[ResourceId, list[Change]] = {}
+        for change in (change for group in again.groups for change in group.changes):
+            still.setdefault(change.resource, []).append(change)
+        done = []
+        for change in tried:
+            repeated = _repeated(change, still.get(change.resource, ()))
+            if repeated is None:
+                done.append(change)
+            else:
+                failed.append(_unverified(change, repeated))
         settled = {f.change.resource for f in failed} | {c.resource for d in withheld for c in d.group.changes}
         return PassResult(
             view.scope,
@@ -130,7 +137,7 @@ class Pipeline:
             done,
             failed,
             _findings(plan, again),
-            [change for rid, change in still.items() if rid not in settled],
+            [change for rid, changes in still.items() if rid not in settled for change in changes],
             _both(plan.looked_at, again.looked_at),
             plan.owned,
             started=started,
@@ -146,9 +153,9 @@ def _of(failures: Sequence[Failure]) -> list[Change]:
     return [failure.change for failure in failures]
 
 
-def _repeats(tried: Change, still: Change | None) -> bool:
-    """Is what verification still asks for what we have just done? A further step of the same resource is not."""
-    return still is not None and still.action == tried.action
+def _repeated(tried: Change, still: Sequence[Change]) -> Change | None:
+    """What verification still asks for although we have just done it. A further step of the same resource is not."""
+    return next((change for change in still if change.action == tried.action), None)
 
 
 def _unverified(tried: Change, still: Change) -> Failure:

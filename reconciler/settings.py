@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from desired.store import Retention
+from reconciler.credentials import STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.report import Problem
 from reconciler.settings_values import (
@@ -191,10 +192,13 @@ class Settings(BaseModel):
         The default file may be absent, another one may not. Raises SettingsError with every problem.
         """
         layers = _Layers()
+        given = os.environ if env is None else env
         layers.add_file(path)
-        layers.add_environment(os.environ if env is None else env)
+        layers.add_environment(given)
         layers.add_flags(overrides or {})
         settings = layers.settle()
+        url = with_password(settings.store_url, secret(STORE_PASSWORD, given))
+        settings = settings.model_copy(update={"store_url": url})
         settings._path, settings._overrides = path, dict(overrides or {})  # noqa: SLF001 (its own class)
         return settings
 

@@ -26,6 +26,7 @@ class StatusBook:
     def __init__(self) -> None:
         self._scopes: dict[Scope, dict[ResourceId, ResourceStatus]] = {}
         self._seen: set[Scope] = set()
+        self._known: set[Scope] = set()
         self._where: dict[ResourceId, Scope] = {}
         self.settled: frozenset[Scope] = frozenset()
 
@@ -39,6 +40,7 @@ class StatusBook:
         old = self._scopes.get(scope, {})
         if looked_at is None:
             self._seen.add(scope)
+            self._known.add(scope)
             kept: dict[ResourceId, ResourceStatus] = {}
         else:
             kept = {rid: status for rid, status in old.items() if rid not in looked_at}
@@ -55,7 +57,10 @@ class StatusBook:
 
     def blind(self, scope: Scope, found: Mapping[ResourceId, ResourceStatus]) -> bool:
         """The scope could not be observed: `found` is all that is known of it, and it has to be looked at wholly."""
+        known = scope in self._known
         changed = self.update(scope, None, found)
+        if not known:
+            self._known.discard(scope)
         self.unsettle(scope)
         return changed
 
@@ -72,12 +77,17 @@ class StatusBook:
     def forget(self, scope: Scope) -> None:
         """The scope does not exist any more."""
         self.unsettle(scope)
+        self._known.discard(scope)
         for rid in self._scopes.pop(scope, {}):
             self._where.pop(rid, None)
 
     def seen(self, scope: Scope) -> bool:
         """Has a pass looked at all of this scope since it was last unsettled?"""
         return scope in self._seen
+
+    def known(self, scope: Scope) -> bool:
+        """Could a pass ever look at all of this scope?"""
+        return scope in self._known
 
     def troubled(self) -> set[Scope]:
         """The scopes in which something is not right."""

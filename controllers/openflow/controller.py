@@ -28,6 +28,7 @@ from desired.kinds.openflow import FlowSpec, GroupSpec, MeterSpec
 from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
+from reconciler.stream import EventStream
 
 NAME = "flow"
 
@@ -76,7 +77,7 @@ class OpenFlowController:
         self._compiler = FlowCompiler(timeout=compile_timeout)
         self._bridges: dict[str, _Bridge] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events = EventStream()
         self._ports: tuple[Resources | None, dict[str, frozenset[str]]] = (None, {})
 
     def scope(self, resource: Resource) -> Scope:
@@ -90,7 +91,7 @@ class OpenFlowController:
         """OVSDB says that these may have come or gone: connections are tried at once, and new ones are looked at."""
         for name in self._marked():
             if name not in self._bridges and (names is None or name in names):
-                self._events.put_nowait(Event(Scope(NAME, name), None, "bridge is there"))
+                self.events.put_nowait(Event(Scope(NAME, name), None, "bridge is there"))
         for name, bridge in self._bridges.items():
             if (names is None or name in names) and not bridge.switch.ready:
                 bridge.switch.poke()
@@ -215,7 +216,7 @@ class OpenFlowController:
                 self._start(bridge)
             try:
                 while True:
-                    yield await self._events.get()
+                    yield await self.events.get()
             finally:
                 self._tasks = None
                 for bridge in self._bridges.values():
@@ -230,8 +231,8 @@ class OpenFlowController:
             switch = Switch(
                 name,
                 self._rundir,
-                on_change=lambda keys, why: self._events.put_nowait(Event(scope, keys, why)),
-                on_ports=lambda names: self._events.put_nowait(Event(scope, frozenset(names), "ports changed")),
+                on_change=lambda keys, why: self.events.put_nowait(Event(scope, keys, why)),
+                on_ports=lambda names: self.events.put_nowait(Event(scope, frozenset(names), "ports changed")),
                 timeout=self._timeout,
             )
             bridge = self._bridges[name] = _Bridge(

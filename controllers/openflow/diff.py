@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from controllers.drivers.openflow.flows import AddFlow, DeleteFlow, Flow, FlowKey
 from controllers.openflow.describe import describe, describe_instructions
-from controllers.openflow.numbered import Numbered, diff_numbered
+from controllers.openflow.numbered import NumberedDiff, diff_numbered
 from controllers.openflow.state import Observed
 from controllers.openflow.table import Entry
 from controllers.ownership import cookie, is_our_cookie
@@ -43,16 +43,13 @@ def diff(view: View, observed: Observed) -> Plan:
         entry = entries.get(key)
         if entry is not None:
             _declared(draft, view, observed, entry, exclusive=exclusive)
-    odd = {form.key for key, form in observed.forms.items() if key in entries}
+    odd = {form.key for key, form in observed.forms.items() if key in entries} if observed.forms else frozenset()
     for key in flows if observed.keys is None else observed.keys:
         if key in flows and key not in entries and key not in odd:
             _undeclared(draft, view, observed, key, exclusive=exclusive)
     looked_at = None if observed.keys is None else frozenset(_looked_at(observed))
     _unready(draft, observed, looked_at)
-    numbered = observed.numbered or Numbered()
-    groups, meters = (
-        diff_numbered(view, kind, observed.bridge, numbered, exclusive=exclusive) for kind in ("group", "meter")
-    )
+    groups, meters = _numbered(view, observed, exclusive=exclusive)
     findings = (*draft.findings, *groups.findings, *meters.findings)
     bundle = (*groups.first, *draft.changes, *draft.deletes, *groups.last)
     bridge = ResourceId("bridge", observed.bridge)
@@ -60,6 +57,17 @@ def diff(view: View, observed: Observed) -> Plan:
     # Meters cannot be in a bundle; flows use them, so they come before it and go after it.
     planned = tuple(Group(c, after, divisible=True) for c in (meters.first, bundle, meters.last) if c)
     return Plan(planned, findings, _owned(observed), looked_at)
+
+
+def _numbered(view: View, observed: Observed, *, exclusive: bool) -> tuple[NumberedDiff, NumberedDiff]:
+    """Groups and meters; a narrowed look does not see them."""
+    if observed.numbered is None:
+        return NumberedDiff(), NumberedDiff()
+    numbered, bridge = observed.numbered, observed.bridge
+    groups, meters = (
+        diff_numbered(view, kind, bridge, numbered, exclusive=exclusive) for kind in ("group", "meter")
+    )
+    return groups, meters
 
 
 def is_exclusive(view: View, observed: Observed) -> bool:
@@ -152,6 +160,8 @@ def _looked_at(observed: Observed) -> Iterator[ResourceId]:
 def _unready(draft: _Draft, observed: Observed, looked_at: frozenset[ResourceId] | None) -> None:
     """Declared flows that cannot be compared: they wait for a port, are invalid, or say the same as another."""
     table = observed.table
+    if not (table.waiting or table.invalid or table.doubles):
+        return
 
     def wanted(resources: Iterable[ResourceId]) -> Iterator[ResourceId]:
         return (rid for rid in resources if looked_at is None or rid in looked_at)

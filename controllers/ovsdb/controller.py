@@ -9,6 +9,7 @@ from typing import Any
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
 from controllers.ovsdb.diff import diff
 from controllers.ovsdb.operations import operations
+from controllers.ovsdb.ports import REVIVAL
 from controllers.ovsdb.state import (
     SCOPE,
     CreateBridge,
@@ -24,6 +25,7 @@ from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
 from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
+from reconciler.stream import EventStream
 
 
 class OvsdbController:
@@ -37,10 +39,12 @@ class OvsdbController:
         self.on_bridges: list[Callable[[frozenset[str] | None], None]] = []
         self._owner = owner
         self._datapath_type = datapath_type
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events = EventStream()
         self._ofports: dict[str, int] = {}
         self._waiting: dict[str, float] = {}
         self._ours: set[str] = set()
+        self._lost: dict[str, float | None] = {}
+        """Ports whose device died behind vswitchd's back, and when their row was deleted for that."""
         self._held: tuple[Resources | None, tuple[ResourceId, ...]] = (None, ())
 
     def scope(self, resource: Resource) -> Scope:
@@ -64,8 +68,35 @@ class OvsdbController:
         now = asyncio.get_running_loop().time()
         waiting = {name: now - since for name, since in self._waiting.items()}
         return Observed(
-            self.driver.replica, self._owner, names, self._ofports, self._datapath_type, waiting, self._held[1], self._ours
+            self.driver.replica,
+            self._owner,
+            names,
+            self._ofports,
+            self._datapath_type,
+            waiting,
+            self._held[1],
+            self._ours,
+            self._lost_since(now),
         )
+
+    def device_lost(self, name: str) -> None:
+        """The device of an internal port is nowhere (it died with its namespace), and vswitchd does not know."""
+        row = self.driver.replica.interfaces.get(name)
+        if name not in self._lost and row is not None and row.type == "internal" and (row.ofport or 0) > 0:
+            self._lost[name] = None
+            self._changed(frozenset({name}), "its device is nowhere")
+
+    def _lost_since(self, now: float) -> dict[str, float]:
+        """For each lost port how long its row has been gone, in seconds; -1: it is still there."""
+        found = {}
+        for name, deleted in list(self._lost.items()):
+            if deleted is None and name not in self.driver.replica.ports:
+                deleted = self._lost[name] = now
+            if deleted is not None and (now - deleted >= REVIVAL or name in self.driver.replica.ports):
+                del self._lost[name]
+            else:
+                found[name] = -1.0 if deleted is None else now - deleted
+        return found
 
     def _remember(self, names: frozenset[str] | None) -> None:
         """Numbers that ports have, since when a port has none, which rows are ours: what a row alone does not tell."""
@@ -140,13 +171,13 @@ class OvsdbController:
             running = group.create_task(self.driver.run(), name="ovsdb-driver")
             try:
                 while True:
-                    yield await self._events.get()
+                    yield await self.events.get()
             finally:
                 running.cancel()
 
     def _changed(self, names: frozenset[str] | None, reason: str) -> None:
         self._tell_bridges(names)
-        self._events.put_nowait(Event(SCOPE, names, reason))
+        self.events.put_nowait(Event(SCOPE, names, reason))
 
     def _tell_bridges(self, names: frozenset[str] | None) -> None:
         for listener in self.on_bridges:

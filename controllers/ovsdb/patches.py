@@ -6,8 +6,9 @@ Such a pair is made with a dead peer; when the flows of both bridges are settled
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from controllers.drivers.ovsdb.rows import InterfaceRow
 from controllers.ovsdb.draft import Draft
 from controllers.ovsdb.state import CreateBridge, CreatePort
 from desired.kinds.ovs import BridgeSpec, PortSpec
@@ -29,6 +30,16 @@ def loop_guards(draft: Draft, spec: PortSpec) -> tuple[Scope, ...]:
     return tuple(guard for guard in guards if guard not in draft.view.settled)
 
 
+def could_be_joined(draft: Draft, name: str, interface: InterfaceRow) -> bool:
+    """Is there a peer that names this port as its own, in the same datapath?"""
+    replica, peer = draft.replica, interface.options.get("peer", "")
+    other = replica.interfaces.get(peer)
+    if other is None or other.type != "patch" or other.options.get("peer") != name:
+        return False
+    bridges = [replica.bridges.get(replica.bridge_of_port(port) or "") for port in (name, peer)]
+    return len({bridge.datapath_type for bridge in bridges if bridge is not None}) == 1
+
+
 def _is_secure(draft: Draft, bridge: str) -> bool:
     declared = draft.view.resources.get(ResourceId("bridge", bridge))
     if declared is not None and isinstance(declared.spec, BridgeSpec):
@@ -47,14 +58,25 @@ def groups(changes: Iterable[Change], resources: Resources) -> Iterator[Group]:
 
     What is only observed is connected with nothing: it must not hold up what is enforced.
     """
-    every: dict[ResourceId, Change] = {}
+    joining: dict[ResourceId, Change] = {}
     single: list[Change] = []
     for change in changes:
-        joins = isinstance(change.action, CreateBridge | CreatePort)
-        if joins and resources[change.resource].spec.mode is Mode.ENFORCE:
-            every[change.resource] = change
+        new = isinstance(change.action, CreateBridge | CreatePort)
+        if new and resources[change.resource].spec.mode is Mode.ENFORCE:
+            joining[change.resource] = change
         else:
             single.append(change)
+    for members in _sets(joining):
+        if len(members) == 1:
+            single.extend(members)
+        else:
+            yield Group(tuple(sorted(members, key=_bridges_first)))
+    if single:
+        yield Group(tuple(single), divisible=True)
+
+
+def _sets(every: Mapping[ResourceId, Change]) -> Iterable[Sequence[Change]]:
+    """The connected sets."""
     parent = {resource: resource for resource in every}
 
     def root(rid: ResourceId) -> ResourceId:
@@ -68,13 +90,7 @@ def groups(changes: Iterable[Change], resources: Resources) -> Iterator[Group]:
     connected: dict[ResourceId, list[Change]] = {}
     for change in every.values():
         connected.setdefault(root(change.resource), []).append(change)
-    for members in connected.values():
-        if len(members) == 1:
-            single.extend(members)
-        else:
-            yield Group(tuple(sorted(members, key=_bridges_first)))
-    if single:
-        yield Group(tuple(single), divisible=True)
+    return connected.values()
 
 
 def _connected(change: Change, every: Mapping[ResourceId, Change]) -> Iterator[ResourceId]:

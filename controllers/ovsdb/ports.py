@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from controllers.drivers.ovsdb.ops import Value
 from controllers.drivers.ovsdb.rows import InterfaceRow, PortRow
 from controllers.ovsdb.draft import Draft, described, differences
-from controllers.ovsdb.patches import loop_guards
+from controllers.ovsdb.patches import could_be_joined, loop_guards
 from controllers.ovsdb.state import CreatePort, DeletePort, Part, SetPort
-from controllers.ovsdb.wanted import WantedRow, interface_row, port_row
+from controllers.ovsdb.wanted import DEAD_PEER, WantedRow, interface_row, port_row
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
 from desired.resource import Mode, Resource, ResourceId
 from reconciler.contract import Change, Disruption, Finding, Outcome, Scope, Verb
+
+REVIVAL = 0.1
+"""Seconds between the deletion of a port and its creation, so that vswitchd sees both."""
 
 VSWITCHD_DEADLINE = 10.0
 """Seconds that vswitchd may take to give a port its number before we call that a failure."""
@@ -32,7 +36,10 @@ def look(draft: Draft, name: str) -> None:
     assert isinstance(resource.spec, PortSpec | BondSpec)
     bridge = resource.spec.bridge
     if row is None:
-        if _bridge_ready(draft, resource, bridge):
+        if name in draft.observed.lost:
+            reason = "is made anew in a moment: vswitchd has to forget the one whose device died"
+            draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, recheck=REVIVAL))
+        elif _bridge_ready(draft, resource, bridge):
             _create(draft, resource, resource.spec, "port is missing")
         return
     if not draft.may_hold(row, resource):
@@ -43,7 +50,19 @@ def look(draft: Draft, name: str) -> None:
         if _bridge_ready(draft, resource, bridge):
             _create(draft, resource, resource.spec, f"port is on bridge {has}, not on {bridge}", instead_of=row)
         return
+    if name in draft.observed.lost:
+        _lost(draft, resource, row)
+        return
     _compare(draft, resource, resource.spec, row)
+
+
+def _lost(draft: Draft, resource: Resource, row: PortRow) -> None:
+    """Vswitchd makes a new device only for a port that was gone: a row replaced in one step changes nothing."""
+    why = "its device died behind vswitchd's back (with its namespace, or by 'ip link del')"
+    action = DeletePort(resource.spec.refs()[0].name, row.name, row.uuid)
+    draft.changes.append(
+        Change(resource.id, Verb.UPDATE, action, why, "a port without a device", "made anew", Disruption.OUTAGE)
+    )
 
 
 def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:
@@ -83,18 +102,18 @@ def _create(
     draft: Draft, resource: Resource, spec: PortSpec | BondSpec, why: str, instead_of: PortRow | None = None
 ) -> None:
     name = resource.id.name
-    interfaces: dict[str, dict[str, object]] = {}
+    interfaces: dict[str, dict[str, Value]] = {}
     for interface, wanted in _wanted_interfaces(spec, name, _guards(draft, spec)).items():
         columns = dict(wanted.fresh())
         request = (spec.ofport_request if isinstance(spec, PortSpec) else None) or draft.observed.ofports.get(interface)
         if request is not None:
             columns["ofport_request"] = request
-        interfaces[interface] = columns  # type: ignore[assignment]  # Value is one of object's
+        interfaces[interface] = columns
     wanted_port = port_row(spec, draft.observed.owner).fresh()
     replaced = None
     if instead_of is not None:
         replaced = (instead_of.uuid, draft.replica.bridge_of_port(name) or spec.bridge)
-    action = CreatePort(spec.bridge, name, wanted_port, interfaces, replaced)  # type: ignore[arg-type]
+    action = CreatePort(spec.bridge, name, wanted_port, interfaces, replaced)
     verb = Verb.CREATE if instead_of is None else Verb.UPDATE
     disruption = Disruption.NONE if instead_of is None else Disruption.BRIEF
     before = "" if instead_of is None else "present"
@@ -117,6 +136,9 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
     parts: dict[str, Part] = {name: wanted[name].difference(rows[name]) for name in rows}
     if broken is not None and not parts[broken.name] and not port:
         error = broken.error or "it has no OpenFlow number"
+        if broken.type == "patch":
+            _rejoin(draft, resource, row, broken)
+            return
         _create(draft, resource, spec, f"Open vSwitch could not make it: {error}", instead_of=row)
         return
     for name, interface in rows.items():
@@ -132,8 +154,22 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
 
 def _peer_may_come(draft: Draft, resource: Resource, interface: InterfaceRow) -> bool:
     """The error of a patch port is mostly its peer's absence, and vswitchd clears it when the peer is there."""
-    peer = interface.options.get("peer", "")
-    return peer not in draft.replica.ports or draft.observed.waiting.get(resource.id.name, 0.0) < PEER_DEADLINE
+    waited = draft.observed.waiting.get(resource.id.name, 0.0) >= PEER_DEADLINE
+    return not waited or not could_be_joined(draft, resource.id.name, interface)
+
+
+def _rejoin(draft: Draft, resource: Resource, row: PortRow, interface: InterfaceRow) -> None:
+    """Take a patch port off its peer; the next look joins it again.
+
+    Deleting a port that was the peer once leaves the port that is joined to another now without any (Open vSwitch
+    3.1), and making it anew in one transaction changes nothing for vswitchd.
+    """
+    options = {**interface.options, "peer": DEAD_PEER}
+    part = Part({"options": options})
+    _, before, after = differences([("interface ", part, interface)])
+    action = SetPort(resource.id.name, row.uuid, Part(), {interface.uuid: part})
+    why = f"Open vSwitch has lost its peer ({interface.error}); it is taken off it and joined again"
+    draft.changes.append(Change(resource.id, Verb.UPDATE, action, why, before, after, Disruption.BRIEF))
 
 
 def _with_number(part: Part, spec: PortSpec | BondSpec, interface: InterfaceRow) -> Part:

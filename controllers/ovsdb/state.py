@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from controllers.drivers.ovsdb.ops import Value
@@ -34,8 +35,10 @@ class Observed:
     waiting: Mapping[str, float]
     """For how many seconds a port has been waiting for vswitchd, by name."""
     held: tuple[ResourceId, ...] = ()
-    ours: Set[str] = frozenset()
+    ours: AbstractSet[str] = frozenset()
     """Rows (by uuid) that carried our mark when we saw them, whatever has become of it."""
+    lost: Mapping[str, float] = field(default_factory=dict)
+    """Ports whose device died: seconds since their row was deleted for that; -1 while it is there."""
 
 
 @dataclass(frozen=True, slots=True)

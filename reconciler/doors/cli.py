@@ -1,7 +1,8 @@
 """The command line `reconcile`: which verbs there are, and what a result or an error means as an exit code.
 
-The verbs are in `work` (they make the node do something), `look` (they look at a running node) and `tree` (they are
-about the YAML and the settings). Exit codes are the same for all of them: see `reconciler.report.ExitCode`.
+The verbs are in `work` (they make the node do something), `look` (they look at a running node), `tree` (they are
+about the YAML and the settings) and `depart` (release, support). Exit codes are the same for all of them: see
+`reconciler.report.ExitCode`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import typer
 
 from desired.store import StoreError
 from reconciler import __version__
-from reconciler.doors import look, tree, work
+from reconciler.doors import depart, look, tree, work
 from reconciler.doors.options import ForceOption, NodeOption, OnlyOption, Output, OutputOption, TimeoutOption
 from reconciler.doors.session import Session
 from reconciler.doors.show import OutputClosedError, Printer, problem_lines
@@ -101,6 +102,8 @@ for _verb in (work.run, work.plan, work.approve, work.pause, work.resume):
 for _verb in (look.status, look.history, look.events, look.doctor):
     app.command()(_verb)
 app.command("log-level")(look.log_level)
+for _verb in (depart.release, depart.support):
+    app.command()(_verb)
 for _verb in (tree.validate, tree.render, tree.schema, tree.config):
     app.command()(_verb)
 

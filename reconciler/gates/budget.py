@@ -73,11 +73,14 @@ class Budget:
 
     def plan(self, scope: Scope, plan: Plan) -> None:
         """Note what this plan would delete and, when it looked at the whole scope, what is owned there."""
+        known = self._scopes.get(scope)
+        prunes = any(change.prune for group in plan.groups for change in group.changes)
+        if plan.looked_at is not None and known is not None and not known.wants and not prunes:
+            return  # a narrowed look that deletes nothing, as nearly every repair is: nothing changes here
         wants: dict[str, list[ResourceId]] = {}
         for group in plan.groups:
             for kind, rids in counted(group.changes).items():
                 wants.setdefault(kind, []).extend(rids)
-        known = self._scopes.get(scope)
         owned = plan.owned
         if plan.looked_at is not None and known is not None:
             owned = known.owned

@@ -46,15 +46,18 @@ class Rate:
     def _buckets(self, group: Group) -> dict[str, TokenBucket]:
         buckets = {"node": self._node}
         for kind in {change.resource.kind for change in group.changes}:
-            buckets[kind] = self._kinds.setdefault(kind, TokenBucket.full(*self._kind))
+            bucket = self._kinds.get(kind)
+            if bucket is None:
+                bucket = self._kinds[kind] = TokenBucket.full(*self._kind)
+            buckets[kind] = bucket
         return buckets
 
     def group(self, group: Group, ctx: Context) -> Withheld | None:
-        waits = {name: bucket.wait(ctx.now) for name, bucket in self._buckets(group).items()}
-        name = max(waits, key=lambda n: waits[n])
-        if waits[name] == 0.0:
+        late = [(b.wait(ctx.now), name) for name, b in self._buckets(group).items() if b.level(ctx.now) < 1]
+        if not late:
             return None
-        return Withheld(self.name, f"rate limit of {name}: {waits[name]:.3g} s", ctx.now + waits[name])
+        seconds, name = max(late)
+        return Withheld(self.name, f"rate limit of {name}: {seconds:.3g} s", ctx.now + seconds)
 
     def charge(self, group: Group, now: float) -> None:
         for bucket in self._buckets(group).values():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks import breaker, drift, footprint, passes, storm
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
+from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
 from tests.benchmarks.drift_ovsdb import Bridge, PatchPort, Tag
 from tests.benchmarks.report import Table, heading, machine, say
 
@@ -22,6 +23,10 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "flow10k": OneOfMany,
     "flows10k": All,
     "bridge": Bridge,
+    "rule": OneRuleOfFew,
+    "rule10k": OneRuleOfMany,
+    "rules": AllRules,
+    "jump": Jump,
 }
 ALL = ("drift", "passes", "footprint", "storm", "breaker")
 

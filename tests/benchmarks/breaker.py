@@ -45,11 +45,15 @@ def _desired() -> str:
     tunnel = "{{bridge: br-tun, type: gre, local_ip: 10.9.0.1, remote_ip: 10.9.0.{0}, key: flow}}"
     ports += [f"  gre{n}: {tunnel.format(n + 2)}" for n in range(TUNNELS)]
     flows = [
-        f'    - "table={n % 3},priority={10 + n},ip,nw_dst=10.1.0.{n},actions=mod_vlan_vid:{1 + n},output:pt{n % PAIRS}"'
+        f'    - "table={n % 3},priority={10 + n},ip,nw_dst=10.1.0.{n},actions=mod_vlan_vid:{1 + n},{_out(n)}"'
         for n in range(FLOWS)
     ]
     text = _NODE.replace("@patches", "\n".join(patches)).replace("@ports", "\n".join(ports))
     return text.replace("@flows", "\n".join(flows))
+
+
+def _out(number: int) -> str:
+    return f"output:pt{number % PAIRS}"
 
 
 class _Breaker:
@@ -59,21 +63,21 @@ class _Breaker:
         self._ovs, self._chance = ovs, chance
         self.done: Counter[str] = Counter()
         self._deeds: list[tuple[int, str, Callable[[], object]]] = [
-            (8, "delete a port", lambda: ovs.vsctl("--no-wait", "del-port", self._port())),
-            (6, "change a tag", lambda: ovs.vsctl("--no-wait", "set", "port", self._tap(), f"tag={chance.randrange(9, 4000)}")),
-            (3, "clear a tag", lambda: ovs.vsctl("--no-wait", "clear", "port", self._tap(), "tag")),
-            (4, "change a peer", lambda: ovs.vsctl("--no-wait", "set", "interface", self._patch(), "options:peer=nobody")),
-            (4, "change a remote_ip", lambda: ovs.vsctl("--no-wait", "set", "interface", self._tunnel(), f"options:remote_ip=10.9.1.{chance.randrange(1, 250)}")),
-            (2, "delete a bridge", lambda: ovs.vsctl("--no-wait", "del-br", self._bridge())),
-            (2, "change fail_mode", lambda: ovs.vsctl("--no-wait", "set", "bridge", self._bridge(), "fail_mode=standalone")),
+            (8, "delete a port", lambda: self._rows("del-port", self._port())),
+            (6, "change a tag", lambda: self._rows("set", "port", self._tap(), f"tag={self._number(9, 4000)}")),
+            (3, "clear a tag", lambda: self._rows("clear", "port", self._tap(), "tag")),
+            (4, "change a peer", lambda: self._rows("set", "interface", self._patch(), "options:peer=nobody")),
+            (4, "change a remote_ip", self._redirect),
+            (2, "delete a bridge", lambda: self._rows("del-br", self._bridge())),
+            (2, "change fail_mode", lambda: self._rows("set", "bridge", self._bridge(), "fail_mode=standalone")),
             (3, "delete all flows", lambda: ovs.ofctl("del-flows", self._bridge())),
             (8, "delete one flow", lambda: ovs.ofctl("del-flows", "br-int", self._match())),
             (8, "change a flow's actions", lambda: ovs.ofctl("mod-flows", "br-int", f"{self._match()},actions=drop")),
-            (8, "hijack", lambda: ovs.ofctl("add-flow", "br-int", f"table=0,priority={chance.randrange(100, 9999)},ip,nw_src=10.2.0.{chance.randrange(250)},actions=drop")),
+            (8, "hijack", self._hijack),
             (1, "kill -9 ovs-vswitchd", self._kill_vswitchd),
             (1, "restart ovs-vswitchd", lambda: ovs.restart_vswitchd(wait=False)),
             (1, "restart ovsdb-server", ovs.restart_ovsdb),
-        ]  # fmt: skip
+        ]
 
     def one(self) -> None:
         weights = [weight for weight, _, _ in self._deeds]
@@ -84,6 +88,19 @@ class _Breaker:
             self.done[f"{name}: refused"] += 1
         else:
             self.done[name] += 1
+
+    def _rows(self, *words: str) -> None:
+        self._ovs.vsctl("--no-wait", *words)
+
+    def _redirect(self) -> None:
+        self._rows("set", "interface", self._tunnel(), f"options:remote_ip=10.9.1.{self._number(1, 250)}")
+
+    def _hijack(self) -> None:
+        match = f"table=0,priority={self._number(100, 9999)},ip,nw_src=10.2.0.{self._number(0, 250)}"
+        self._ovs.ofctl("add-flow", "br-int", f"{match},actions=drop")
+
+    def _number(self, least: int, beyond: int) -> int:
+        return self._chance.randrange(least, beyond)
 
     def _kill_vswitchd(self) -> None:
         self._ovs.stop_vswitchd(signal.SIGKILL)

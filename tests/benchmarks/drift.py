@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.benchmarks.daemon import Daemon, switch
+from tests.benchmarks.daemon import Daemon, switch, unit_nice
 from tests.benchmarks.report import Table, ms, percentile, say
 from tests.benchmarks.wire import NeverSeenError, promptly, until
 from tests.ovs import PrivateOvs
@@ -30,13 +30,23 @@ WARM = 3
 class Subject(Protocol):
     """One thing to break: what is declared, how the floor knows it, how it is broken and seen to be whole again."""
 
-    title: str
-    program: str
-    """The floor program's file."""
-    share: float
-    """Of the breaks asked for: costly ones are done less often."""
-    pause: tuple[float, float]
-    """Seconds between repair and next break, least and most."""
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def program(self) -> str:
+        """The floor program's file."""
+        ...
+
+    @property
+    def share(self) -> float:
+        """Of the breaks asked for: costly ones are done less often."""
+        ...
+
+    @property
+    def pause(self) -> tuple[float, float]:
+        """Seconds between repair and next break, least and most."""
+        ...
 
     def desired(self) -> str: ...
 
@@ -66,6 +76,9 @@ def measure(subject: Subject, directory: Path, breaks: int, chance: random.Rando
     found = _Measured()
     with switch(directory, f"d{chance.randrange(10**6)}") as ovs:
         daemon = Daemon(ovs)
+        prepare = getattr(subject, "prepare", None)
+        if prepare is not None:
+            prepare(ovs)  # what has to be there before the daemon: a namespace
         daemon.declare(subject.desired())
         daemon.start()
         daemon.settled()
@@ -108,7 +121,8 @@ def _floor(subject: Subject, ovs: PrivateOvs) -> Iterator[None]:
     spec, output = ovs.directory / "floor.json", ovs.directory / "floor.out"
     spec.write_text(json.dumps(knowledge))
     output.unlink(missing_ok=True)
-    running = ovs.spawn([sys.executable, str(HERE / subject.program), str(socket), str(spec)], output)
+    nice = ("nice", "-n", str(unit_nice()))
+    running = ovs.spawn([*nice, sys.executable, str(HERE / subject.program), str(socket), str(spec)], output)
     try:
         until(lambda: "ready" in running.text(), f"the floor program is not ready: {running.text()}")
         yield
@@ -135,9 +149,12 @@ def table(subjects: list[Callable[[], Subject]], directory: Path, breaks: int, s
 
 
 def _row(title: str, found: _Measured) -> list[str]:
-    half, most = (percentile(found.floor, 0.5), percentile(found.ours, 0.5)), (
-        percentile(found.floor, 0.99),
-        percentile(found.ours, 0.99),
+    half, most = (
+        (percentile(found.floor, 0.5), percentile(found.ours, 0.5)),
+        (
+            percentile(found.floor, 0.99),
+            percentile(found.ours, 0.99),
+        ),
     )
     return [
         title, str(len(found.ours)), ms(half[0]), ms(most[0]), ms(half[1]), ms(most[1]),

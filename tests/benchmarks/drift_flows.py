@@ -21,7 +21,12 @@ def flow_texts(count: int, *, port: str = "pt0", bridge: str = BRIDGE) -> str:
     lines = []
     for n in range(count):
         address = f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}"
-        action = ("drop", f"output:{port}", f"mod_vlan_vid:{1 + n % 4000},NORMAL", f"set_field:fa:16:3e:00:00:01->eth_dst,output:{port}")[n % 4]
+        action = (
+            "drop",
+            f"output:{port}",
+            f"mod_vlan_vid:{1 + n % 4000},NORMAL",
+            f"set_field:fa:16:3e:00:00:01->eth_dst,output:{port}",
+        )[n % 4]
         lines.append(f'    - "table={n % 8},priority={100 + n % 50},ip,nw_dst={address},actions={action}"')
     return f"flows:\n  {bridge}:\n" + "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.benchmarks.wire import NeverSeenError, OvsdbWire
 from tests.ovs import PrivateOvs
@@ -23,7 +23,7 @@ class _Ovsdb:
     program = "floor_ovsdb.py"
     share = 1.0
     pause = (0.15, 0.3)
-    watch: Mapping[str, tuple[str, ...]]
+    watch: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def connect(self, ovs: PrivateOvs) -> None:
         self.path = ovs.rundir / "db.sock"
@@ -72,7 +72,7 @@ class PatchPort(_Ovsdb):
     """One end of one of 20 patch pairs is deleted."""
 
     title = "patch port, of 40"
-    watch = {"Port": ("name",)}
+    watch: ClassVar = {"Port": ("name",)}
     pairs = 20
 
     def desired(self) -> str:
@@ -113,7 +113,7 @@ class Tag(_Ovsdb):
     """The tag of one of 40 internal ports is changed."""
 
     title = "tag, of 40 ports"
-    watch = {"Port": ("name", "tag")}
+    watch: ClassVar = {"Port": ("name", "tag")}
     ports_made = 40
     wanted = 7
 
@@ -151,7 +151,7 @@ class Bridge(_Ovsdb):
     """One of 5 bridges with 10 internal ports each is deleted; it is whole when all its ports are there."""
 
     title = "bridge with 10 ports, of 5"
-    watch = {"Bridge": ("name",), "Port": ("name",), "Interface": ("name", "ofport")}
+    watch: ClassVar = {"Bridge": ("name",), "Port": ("name",), "Interface": ("name", "ofport")}
     share = 0.5
     pause = (0.3, 0.5)
     bridges_made = 5

@@ -1,9 +1,10 @@
 """The floor for flows: an asyncio program that knows some flows only, and puts each back with one prepared message.
 
-``python floor_flows.py SOCKET SPEC.json`` with ``{"hello": hex, "every": bool, "answers": {"table/priority/match": hex}}``:
-`hello` is what opens the connection and installs a flow monitor. A flow of the answers that is removed is put back
-with its answer; with `every`, the first removal makes it send the one answer there is (all flows in one bundle), and it
-rests until the next half second. No replica, no gates, no verification, no journal. It prints "ready" when it listens.
+``python floor_flows.py SOCKET SPEC.json`` with ``{"hello", "every", "answers": {"table/priority/match": message}}``,
+bytes in hexadecimal: `hello` opens the connection and installs a flow monitor. A flow of the answers that is removed
+is put back with its answer; if `every`, the first removal makes it send the one answer there is (all flows in one
+bundle), and it rests for half a second. No replica, no gates, no verification, no journal. It prints "ready" when it
+listens.
 """
 
 from __future__ import annotations

@@ -131,5 +131,3 @@ async def _timed(what: Callable[[], Awaitable[None]]) -> float:
     began = time.perf_counter()
     await what()
     return time.perf_counter() - began
-
-

@@ -135,9 +135,7 @@ def _table(
 
 def _worst_lag(before: dict[str, float], after: dict[str, float]) -> str:
     """The bucket that the slowest turn of the loop fell into."""
-    grown = [
-        (float(found[1]), after[key] - before.get(key, 0.0)) for key in after if (found := _BUCKET.fullmatch(key))
-    ]
+    grown = [(float(found[1]), after[key] - before.get(key, 0.0)) for key in after if (found := _BUCKET.fullmatch(key))]
     grown.sort()
     total = grown[-1][1]
     at = next(index for index, (_, count) in enumerate(grown) if count >= total)

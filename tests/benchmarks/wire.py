@@ -101,9 +101,7 @@ class OvsdbWire:
         return list(found["rows"])
 
     def monitor(self, tables: Mapping[str, Sequence[str]]) -> None:
-        wanted = {
-            table: {"columns": list(columns), "select": {"initial": False}} for table, columns in tables.items()
-        }
+        wanted = {table: {"columns": list(columns), "select": {"initial": False}} for table, columns in tables.items()}
         self.result(self.send("monitor", ["Open_vSwitch", "watch", wanted]))
 
     def updates(self) -> Iterator[tuple[float, str, dict[str, Any]]]:

@@ -188,9 +188,7 @@ async def test_a_port_replaced_in_one_transaction_keeps_its_number(target: Targe
         ([ops.update(ops.Row("Port", name="p0"), {"tag": 5000})], "constraint violation"),
     ],
 )
-async def test_what_does_not_fit_is_refused_whole(
-    target: Target, operations: list[ops.Operation], says: str
-) -> None:
+async def test_what_does_not_fit_is_refused_whole(target: Target, operations: list[ops.Operation], says: str) -> None:
     await target.transact(*br("br0"), *ops.add_ports("br0", [new("p0")]))
     before = target.replica.ports.keys()
     with pytest.raises(TransactionError, match=says):

@@ -106,7 +106,9 @@ FOUND = st.dictionaries(st.sampled_from([key(h) for h in [*HEADS, "priority=9"]]
 WANTED = st.lists(st.sampled_from(HEADS), unique=True)
 
 
-@given(heads=WANTED, found=FOUND, keys=st.frozensets(st.sampled_from([K1, K2, key("priority=9")])), shared=st.booleans())
+@given(
+    heads=WANTED, found=FOUND, keys=st.frozensets(st.sampled_from([K1, K2, key("priority=9")])), shared=st.booleans()
+)
 @settings(max_examples=100)
 def test_a_narrowed_look_finds_the_same_as_a_full_one_for_what_it_looks_at(
     heads: list[str], found: dict[FlowKey, Flow], keys: frozenset[FlowKey], *, shared: bool

@@ -338,7 +338,9 @@ def declarations(draw: st.DrawFn) -> list[Resource]:
 
 FOUND = st.dictionaries(
     st.sampled_from([*HEADS, "priority=9"]),
-    st.tuples(st.sampled_from(["drop", "normal", "in other words"]), st.sampled_from([MINE | 1, THEIRS, 0]), st.booleans()),
+    st.tuples(
+        st.sampled_from(["drop", "normal", "in other words"]), st.sampled_from([MINE | 1, THEIRS, 0]), st.booleans()
+    ),
 )
 LOOSE = {"budget": {"minimum": 1000, "share": 1.0}}
 
@@ -424,13 +426,12 @@ def test_a_daemon_that_dies_after_any_write_is_followed_by_one_that_converges(
 @given(
     wanted=declarations(),
     hits=st.dictionaries(
-        st.integers(0, 5), st.tuples(st.sampled_from([*HEADS, "priority=9"]), st.sampled_from(["gone", "theirs", "changed"]))
+        st.integers(0, 5),
+        st.tuples(st.sampled_from([*HEADS, "priority=9"]), st.sampled_from(["gone", "theirs", "changed"])),
     ),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_rival_between_observe_and_act_is_survived(
-    wanted: list[Resource], hits: dict[int, tuple[str, str]]
-) -> None:
+def test_a_rival_between_observe_and_act_is_survived(wanted: list[Resource], hits: dict[int, tuple[str, str]]) -> None:
     async def main() -> None:
         ovs = Ovs()
         count = iter(range(10_000))

@@ -116,9 +116,7 @@ TEXTS = st.builds(
     st.sampled_from(["", "in_port=p0,", "in_port=p1,", "x=1,"]),
     st.sampled_from(["drop", "normal", "output:p0", "output:p2", "invalid"]),
 )
-STEP = st.tuples(
-    st.lists(TEXTS, max_size=6), st.dictionaries(NAMES, st.integers(1, 9)), st.frozensets(NAMES)
-)
+STEP = st.tuples(st.lists(TEXTS, max_size=6), st.dictionaries(NAMES, st.integers(1, 9)), st.frozensets(NAMES))
 
 
 @given(steps=st.lists(STEP, max_size=6))
@@ -134,6 +132,8 @@ def test_a_builder_with_a_past_says_what_a_fresh_one_says(
             fresh = await TableBuilder(FakeCompiler()).build(resources, ports, declared)
             assert (table.entries, table.invalid, table.doubles) == (fresh.entries, fresh.invalid, fresh.doubles)
             assert table.waiting == fresh.waiting
-            assert {n: set(u) for n, u in fresh.users.items()}.items() <= {n: set(u) for n, u in table.users.items()}.items()
+            assert {n: set(u) for n, u in fresh.users.items()}.items() <= {
+                n: set(u) for n, u in table.users.items()
+            }.items()
 
     virtually(main)

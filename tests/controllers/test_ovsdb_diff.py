@@ -122,7 +122,7 @@ def test_what_is_only_observed_is_connected_with_nothing() -> None:
         ("Bridge", "br0", {"external_ids": {**OURS, "x": "1"}}, "", "", "", Disruption.NONE),
     ],
 )  # fmt: skip
-def test_a_changed_column_is_set_back_and_told_with_before_and_after(  # noqa: PLR0917
+def test_a_changed_column_is_set_back_and_told_with_before_and_after(
     table: str, name: str, columns: dict[str, Any], why: str, before: str, after: str, disruption: Disruption
 ) -> None:
     rows = settled(SMALL)
@@ -217,7 +217,9 @@ NAMES = ("p0", "p1", "a", "b")
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[list[Resource], Rows]:
     wanted = [bridge("br0"), bridge("br1"), bond("bond0", "br1", interfaces=("e1", "e2"))]
-    wanted += [port(n, draw(st.sampled_from(["br0", "br1"])), tag=draw(st.sampled_from([None, 1]))) for n in ("p0", "p1")]
+    wanted += [
+        port(n, draw(st.sampled_from(["br0", "br1"])), tag=draw(st.sampled_from([None, 1]))) for n in ("p0", "p1")
+    ]
     wanted += patches("a", "br0", "b", "br1")
     rows = settled(wanted)
     for name in draw(st.lists(st.sampled_from(NAMES), unique=True)):

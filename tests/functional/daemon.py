@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from reconciler.contract import ActionRecord, PassRecord
 from reconciler.doors.client import ControlClient
@@ -102,7 +102,9 @@ class Node:
     def set(self, **settings: Any) -> None:
         """Write settings; the daemon takes them at its next start. A table is a dict of plain values."""
         for name, value in settings.items():
-            each = {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+            each = (
+                {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+            )
             self._settings.update(each)
         lines = [f"{name} = {json.dumps(value)}" for name, value in self._settings.items() if value is not None]
         self.toml.write_text("\n".join(lines) + "\n")
@@ -119,9 +121,9 @@ class Node:
 
     # -- the daemon -------------------------------------------------------------------------------------------------
 
-    def start(self, *, converged: bool = True) -> None:
+    def start(self, *, converged: bool = True, env: Mapping[str, str] | None = None) -> None:
         """Start `reconcile run`, and wait until all is as declared, or at least until the daemon answers."""
-        self.daemon = self.ovs.spawn([RECONCILE, "--config", str(self.toml), "run"], self.log)
+        self.daemon = self.ovs.spawn([RECONCILE, "--config", str(self.toml), "run"], self.log, env)
         if converged:
             self.converged()
         else:
@@ -153,7 +155,9 @@ class Node:
     def crashes(self) -> list[str]:
         """Tracebacks, and log lines that say that something was not thought of."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return [line for line in text.splitlines() if "Traceback" in line or "_crashed" in line or "never awaited" in line]
+        return [
+            line for line in text.splitlines() if "Traceback" in line or "_crashed" in line or "never awaited" in line
+        ]
 
     # -- the verbs --------------------------------------------------------------------------------------------------
 
@@ -181,6 +185,11 @@ class Node:
                 yield process
             finally:
                 process.kill()
+
+    def spawn(self, *args: str) -> Spawned:
+        """Run ``reconcile ARGS`` beside the test, its output in a file; it ends with the node."""
+        argv = [RECONCILE, "--config", str(self.toml), *args]
+        return self.ovs.spawn(argv, self.directory / f"beside-{time.monotonic_ns()}")
 
     def _command(self, args: Sequence[str]) -> list[str]:
         return [*self.ovs.holder.enter(), RECONCILE, "--config", str(self.toml), *args]
@@ -293,7 +302,7 @@ class Node:
         since = time.time()
         time.sleep(at_least)
         passes = self.client.history(resource=None, since=since, limit=50)
-        assert [action for entry in passes for action in entry.actions] == []
+        assert [action for entry in passes for action in entry.actions if action.result == "done"] == []
 
 
 _GET = """
@@ -325,7 +334,7 @@ class Watch:
         "Open_vSwitch": "bridges,external_ids,other_config",
     }
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         ovs, started = self.node.ovs, time.monotonic_ns()
         for number, (table, columns) in enumerate(self.COLUMNS.items()):
             output = ovs.directory / f"watch-{started}-{number}"
@@ -360,4 +369,3 @@ class Watch:
                 file.seek(self._past[output])
                 found.append(file.read())
         return "".join(found).strip()
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,9 @@ import pytest
 
 from tests.functional.daemon import Node, Watch
 
-BASE = "bridges:\n  br0: {}\n  br1: {}\npatches: [{br0: p0, br1: p1}]\nflows:\n  br0:\n    - priority=1,actions=NORMAL\n"
+BASE = (
+    "bridges:\n  br0: {}\n  br1: {}\npatches: [{br0: p0, br1: p1}]\nflows:\n  br0:\n    - priority=1,actions=NORMAL\n"
+)
 
 
 @pytest.fixture
@@ -110,10 +113,12 @@ def test_edit_takes_effect_within_a_second(node: Node) -> None:
     node.set(settle_add=0.2)  # as shipped
     node.write(BASE)
     node.start()
+    text = BASE
     for number in range(3):
         began = time.monotonic()
-        node.write(BASE + f"    - priority=9,ip,nw_dst=10.0.0.{number},actions=drop\n")
-        node.until(lambda: any(f"10.0.0.{number}" in flow for flow in node.ovs.flows("br0")), "it is there", 5)
+        text = text + f"    - priority=9,ip,nw_dst=10.0.0.{number},actions=drop\n"
+        node.write(text)
+        node.until(lambda number=number: len(node.ovs.flows("br0")) == 2 + number, "it is there", 5)  # type: ignore[misc]
         assert time.monotonic() - began < 1
     assert node.stop() == 0
 
@@ -186,17 +191,61 @@ def test_port_on_a_bridge_that_nobody_declares_waits_for_it(up: Node) -> None:
 
 
 def test_two_flows_that_mean_the_same_are_told(up: Node) -> None:
-    up.write(BASE + "    - priority=5,ip,nw_dst=10.0.0.1,actions=drop\n    - priority=5,dl_type=0x800,nw_dst=10.0.0.1/32,actions=NORMAL\n")
+    up.write(
+        BASE
+        + "    - priority=5,ip,nw_dst=10.0.0.1,actions=drop\n"
+        + "    - priority=5,dl_type=0x800,nw_dst=10.0.0.1/32,actions=NORMAL\n"
+    )
     up.until(lambda: "same match" in str(up.status().not_right), "one of them is refused", 5)
     up.adopts(lambda: up.write(BASE))
 
 
 @pytest.mark.parametrize("kind", ["groups", "meters"])
 def test_group_or_meter_in_the_yaml_does_not_end_the_daemon(up: Node, kind: str) -> None:
-    text = {"groups": "groups:\n  br0:\n    1: type=all,bucket=actions=output:p0\n", "meters": "meters:\n  br0:\n    1: kbps,band=type=drop,rate=1000\n"}
+    text = {
+        "groups": "groups:\n  br0:\n    1: type=all,bucket=actions=output:p0\n",
+        "meters": "meters:\n  br0:\n    1: kbps,band=type=drop,rate=1000\n",
+    }
     up.write(BASE + text[kind])
-    up.until(lambda: up.status().config_problems or up.status().resources.get(kind[:-1]), "it is taken up or refused", 5)
+    up.until(
+        lambda: up.status().config_problems or up.status().resources.get(kind[:-1]), "it is taken up or refused", 5
+    )
     up.adopts(lambda: up.write(BASE + "    - priority=5,arp,actions=NORMAL\n"))
+
+
+def test_ovs_ofctl_that_hangs_leaves_the_flows_waiting_and_the_ports_held(node: Node) -> None:
+    """What cannot be compared is pending, never rewritten; when the tool works again, so does everything."""
+    tools = node.directory / "tools"
+    tools.mkdir()
+    hang = tools / "ovs-ofctl"
+    hang.write_text("#!/bin/sh\nexec sleep 600\n")
+    hang.chmod(0o755)
+    node.set(timeouts={"ofctl": 0.5})
+    node.write(BASE)
+    node.start(converged=False, env={"PATH": f"{tools}:{node.ovs.env['PATH']}"})
+    node.until(lambda: "ovs-ofctl" in node.outcome("flow/br0/*"), "it says what hangs", 5)
+    node.until(lambda: node.ovs.vsctl("list-ports", "br1") == "p1", "the ports are made", 5)
+    with node.repairs("port/p1", converged=False):
+        node.ovs.vsctl("set", "port", "p1", "tag=4")
+    assert node.get("/healthz")[0] == 200
+    assert node.ovs.flows("br0") == []
+    hang.unlink()
+    node.converged(15)
+    assert len(node.ovs.flows("br0")) == 1
+    assert node.stop() == 0
+
+
+def test_http_port_that_is_taken_is_told_and_holds_up_nothing(node: Node) -> None:
+    taken = "import socket, time; s = socket.create_server(('127.0.0.1', 9464)); time.sleep(600)"
+    other = node.ovs.spawn([sys.executable, "-c", taken], node.directory / "taken")
+    node.until(lambda: "9464" in node.ovs.run("ss", "-ltn"), "it is taken")
+    node.write(BASE)
+    node.start()
+    assert "9464" in node.cli("status").out
+    with node.repairs("port/p1"):
+        node.ovs.vsctl("set", "port", "p1", "tag=4")
+    assert node.stop() == 0
+    other.end()
 
 
 def test_patch_pair_between_standalone_bridges_never_loops(node: Node) -> None:
@@ -206,7 +255,9 @@ def test_patch_pair_between_standalone_bridges_never_loops(node: Node) -> None:
         bridges={bridge: {"fail_mode": "standalone"} for bridge in guarded},
         patches=[{"br0": "a0", "br1": "a1"}, {"br0": "b0", "br1": "b1"}],
         ports={"h1": {"bridge": "br0", "type": "system"}},
-        flows={b: [f"priority=9,in_port={port},actions=drop", "priority=0,actions=NORMAL"] for b, port in guarded.items()},
+        flows={
+            b: [f"priority=9,in_port={port},actions=drop", "priority=0,actions=NORMAL"] for b, port in guarded.items()
+        },
     )
     node.ovs.add_veth("h1", "10.0.0.1/24")
     host = node.ovs.host("h1", "10.0.0.1/24")

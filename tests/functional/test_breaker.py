@@ -51,7 +51,12 @@ class Breaker:
             (8, lambda: self._vsctl("del-port", self._port())),
             (8, lambda: self._vsctl("set", "port", self._port(), f"tag={self.chance.randrange(4000)}")),
             (4, lambda: self._vsctl("clear", "port", self._port(), "tag")),
-            (4, lambda: self._vsctl("set", "interface", self._port(), f"ofport_request={self.chance.randrange(1, 500)}")),
+            (
+                4,
+                lambda: self._vsctl(
+                    "set", "interface", self._port(), f"ofport_request={self.chance.randrange(1, 500)}"
+                ),
+            ),
             (4, lambda: self._vsctl("set", "interface", self._tunnel(), "options:remote_ip=192.0.2.99")),
             (3, lambda: self._vsctl("set", "interface", "patch-tun", "options:peer=nowhere")),
             (2, lambda: self._vsctl("clear", "port", self._port(), "external_ids")),
@@ -62,8 +67,18 @@ class Breaker:
             (1, lambda: self._vsctl("del-br", "br-tun")),
             (1, lambda: self._vsctl("add-port", "br-tun", f"new{self.chance.randrange(3)}", "--", "del-port", "vx1")),
             (10, lambda: self._ofctl("del-flows", "br-int", f"ip,nw_dst=10.0.0.{self.chance.randrange(150)}")),
-            (8, lambda: self._ofctl("mod-flows", "br-int", f"ip,nw_dst=10.0.0.{self.chance.randrange(150)},actions=NORMAL")),
-            (4, lambda: self._ofctl("add-flow", self._bridge(), f"priority={self.chance.randrange(65535)},udp,actions=drop")),
+            (
+                8,
+                lambda: self._ofctl(
+                    "mod-flows", "br-int", f"ip,nw_dst=10.0.0.{self.chance.randrange(150)},actions=NORMAL"
+                ),
+            ),
+            (
+                4,
+                lambda: self._ofctl(
+                    "add-flow", self._bridge(), f"priority={self.chance.randrange(65535)},udp,actions=drop"
+                ),
+            ),
             (4, lambda: self._ofctl("del-flows", self._bridge())),
             (2, lambda: self._ofctl("mod-flows", self._bridge(), "actions=drop")),
             (2, lambda: self._ofctl("del-flows", "br-sh", "arp")),
@@ -104,7 +119,9 @@ def _flows(node: Node, bridge: str) -> list[str]:
 def _rows(node: Node) -> str:
     """What is declared of bridges, ports and interfaces, as ovs-vsctl prints it."""
     ports = sorted([*PORTS, *TUNNELS, "patch-tun", "patch-int", "nova1", "alien"])
-    queries = [["get", "bridge", name, "fail_mode", "protocols", "other_config", "external_ids"] for name in DESIRED["bridges"]]
+    queries = [
+        ["get", "bridge", name, "fail_mode", "protocols", "other_config", "external_ids"] for name in DESIRED["bridges"]
+    ]
     queries += [["get", "port", name, "tag", "external_ids"] for name in ports]
     queries += [["get", "interface", name, "type", "options"] for name in ports]
     queries += [["port-to-br", name] for name in ports]
@@ -116,8 +133,32 @@ def test_node_is_as_declared_within_five_seconds_after_a_random_breaker_stops(no
     node.declare(**DESIRED)
     node.start(converged=False)
     node.until(lambda: "br-int" in ovs.vsctl("list-br"), "the bridges are there")
-    ovs.vsctl("add-port", "br-int", "nova1", "--", "set", "interface", "nova1", "type=internal", "external_ids:iface-id=nova-1")
-    ovs.vsctl("add-port", "br-int", "alien", "--", "set", "interface", "alien", "type=internal", "--", "set", "port", "alien", "tag=99")
+    ovs.vsctl(
+        "add-port",
+        "br-int",
+        "nova1",
+        "--",
+        "set",
+        "interface",
+        "nova1",
+        "type=internal",
+        "external_ids:iface-id=nova-1",
+    )
+    ovs.vsctl(
+        "add-port",
+        "br-int",
+        "alien",
+        "--",
+        "set",
+        "interface",
+        "alien",
+        "type=internal",
+        "--",
+        "set",
+        "port",
+        "alien",
+        "tag=99",
+    )
     ovs.add_bridge("br-alien", "fail_mode=secure")
     ovs.ofctl("add-flow", "br-alien", "cookie=0x42,priority=3,actions=drop")
     ovs.ofctl("add-flow", "br-sh", "cookie=0x43,priority=5,udp,actions=drop")

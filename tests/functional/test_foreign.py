@@ -15,7 +15,9 @@ BRIDGES = {"br-int": {}, "br-shared": {"fail_mode": "standalone", "flows": "shar
 @pytest.fixture
 def up(node: Node) -> Iterator[Node]:
     node.declare(bridges=BRIDGES)
-    node.declare(name="flows.yaml", flows={"br-int": ["priority=1,actions=NORMAL"], "br-shared": ["priority=5,ip,actions=drop"]})
+    node.declare(
+        name="flows.yaml", flows={"br-int": ["priority=1,actions=NORMAL"], "br-shared": ["priority=5,ip,actions=drop"]}
+    )
     node.start()
     yield node
     assert node.stop() == 0
@@ -101,7 +103,21 @@ def test_held_port_unplugged_and_plugged_again_under_another_name_is_held_there(
 
 
 def test_name_held_by_a_foreign_port_is_a_conflict_until_adopted(up: Node) -> None:
-    up.ovs.vsctl("add-port", "br-int", "tapX", "--", "set", "interface", "tapX", "type=internal", "--", "set", "port", "tapX", "tag=9")
+    up.ovs.vsctl(
+        "add-port",
+        "br-int",
+        "tapX",
+        "--",
+        "set",
+        "interface",
+        "tapX",
+        "type=internal",
+        "--",
+        "set",
+        "port",
+        "tapX",
+        "tag=9",
+    )
     up.declare(name="more.yaml", ports={"tapX": {"bridge": "br-int", "tag": 1}})
     up.says("port/tapX", "conflict", "adopt: true", "more.yaml")
     said = up.cli("status")
@@ -184,7 +200,14 @@ def test_undeclared_bridge_with_ports_of_others_stays_and_says_so(up: Node) -> N
 
 def test_two_owners_on_one_node_do_not_touch_each_other(up: Node) -> None:
     up.ovs.vsctl(
-        "add-br", "br-other", "--", "set", "bridge", "br-other", "datapath_type=netdev", "external_ids:reconciler=somebody"
+        "add-br",
+        "br-other",
+        "--",
+        "set",
+        "bridge",
+        "br-other",
+        "datapath_type=netdev",
+        "external_ids:reconciler=somebody",
     )
     up.is_untouched()
     assert "br-other" in up.ovs.vsctl("list-br")

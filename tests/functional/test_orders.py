@@ -1,4 +1,4 @@
-"""What a person orders: plan, --once, pause, resume, mode: observe, several of them at once, and a daemon that is stuck."""
+"""What a person orders: plan, --once, pause, resume, mode: observe, several at once, and a daemon that is stuck."""
 
 from __future__ import annotations
 
@@ -197,26 +197,39 @@ def test_mode_observe_shows_drift_and_repairs_nothing(up: Node) -> None:
 
 
 def test_one_who_undoes_every_repair_is_shown_as_contended_and_never_given_up_on(up: Node) -> None:
-    deadline = time.monotonic() + 8
-    while "contended" not in up.outcome("flow/br0/priority=5,arp") and time.monotonic() < deadline:
+    seen: set[int] = set()
+
+    def fight() -> bool:
         up.ovs.ofctl("del-flows", "br0", "arp")
-    assert "contended" in up.outcome("flow/br0/priority=5,arp")
-    assert up.cli("status").code in {3, 4}
+        status = up.status()
+        if any(found.outcome == "contended" for found in status.not_right):
+            seen.add(status.exit_code)
+        return bool(seen)
+
+    up.until(fight, "it is contended", 20)
+    assert seen <= {3, 4}
     up.until(lambda: _arp(up), "it is repaired all the same", 5)
     up.converged(15)
 
 
 def test_events_stream_what_happens(up: Node) -> None:
-    with up.started("events", "-f", "--limit", "0", "--output", "json") as stream:
-        time.sleep(0.6)  # until it listens
-        up.ovs.ofctl("del-flows", "br0", "arp")
-        assert stream.stdout is not None
-        entry = json.loads(stream.stdout.readline())
+    stream = up.spawn("events", "-f", "--limit", "0", "--output", "json")
+
+    def told() -> bool:
+        up.ovs.ofctl("del-flows", "br0", "arp")  # until it listens
+        return "\n" in stream.text()
+
+    up.until(told, "it is told")
+    entry = json.loads(stream.text().splitlines()[0])
     assert entry["scope"] == "flow/br0"
-    assert [(a["resource"], a["result"], a["drift"]) for a in entry["actions"]] == [("flow/br0/priority=5,arp", "done", True)]
+    assert [(a["resource"], a["result"], a["drift"]) for a in entry["actions"]] == [
+        ("flow/br0/priority=5,arp", "done", True)
+    ]
     past = up.cli("events", "--output", "json")
     assert past.code == 0
     assert json.loads(past.out.splitlines()[-1])["scope"] == "flow/br0"
+    up.stop()
+    assert stream.wait() == 0, "the stream ends with the daemon"
 
 
 def test_history_tells_found_done_why_and_how_long(up: Node) -> None:
@@ -302,7 +315,9 @@ def test_wrong_settings_are_told_with_their_line(node: Node) -> None:
 
 def test_documents_are_for_the_nodes_and_roles_they_name(node: Node) -> None:
     node.set(roles=["network"])
-    node.write("apply_to: {roles: [network]}\nbridges: {br-net: {}}\n---\napply_to: {nodes: [n2]}\nbridges: {br-n2: {}}\n")
+    node.write(
+        "apply_to: {roles: [network]}\nbridges: {br-net: {}}\n---\napply_to: {nodes: [n2]}\nbridges: {br-n2: {}}\n"
+    )
     assert node.cli("--once").code == 0
     assert node.ovs.vsctl("list-br") == "br-net"
     assert "br-n2" in node.cli("render", "--node", "n2", "--role", "other").out

@@ -1,4 +1,4 @@
-"""ovs-vswitchd and ovsdb-server restarted, gone, frozen: the daemon says what it waits for, and repairs at once after."""
+"""ovs-vswitchd and ovsdb-server restarted, gone, frozen: the daemon says what it waits for, and repairs after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ DESIRED = {
     "patches": [{"br0": "p0", "br1": "p1"}],
     "ports": {"int0": {"bridge": "br0", "tag": 3}, "vx0": {"bridge": "br1", "type": "vxlan", "remote_ip": "192.0.2.2"}},
     "flows": {
-        "br0": ["priority=1,actions=NORMAL", *(f"priority=9,ip,nw_dst=10.0.0.{n},actions=output:p0" for n in range(200))],
+        "br0": [
+            "priority=1,actions=NORMAL",
+            *(f"priority=9,ip,nw_dst=10.0.0.{n},actions=output:p0" for n in range(200)),
+        ],
         "br1": ["in_port=p1,actions=output:vx0", "in_port=vx0,actions=output:p1"],
     },
 }
@@ -90,8 +93,8 @@ def test_frozen_vswitchd_leaves_a_stated_waiting_and_no_crash(up: Node) -> None:
         said = up.cli("status", "--output", "json")
         assert said.code == 3
         once = up.cli("--once", "--timeout", "1", "--output", "json")
-        assert once.code == 3
-        assert once.json["not_right"]
+        assert once.code in {1, 3}, "it waits for a number; an answer of the switch fails to come"
+        assert any(status["resource"] == "port/int0" for status in once.json["not_right"])
         assert up.get("/healthz")[0] == 200
     up.converged(15)
     assert up.ovs.vsctl("get", "port", "int0", "tag") == "3"

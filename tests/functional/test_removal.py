@@ -39,7 +39,9 @@ def test_removed_flows_and_ports_go(up: Node) -> None:
     up.until(lambda: len(up.ovs.vsctl("list-ports", "br0").split()) == 6, "the ports are gone", 5)
     up.converged()
     entry = up.entries("port/tap7")[-1]
-    assert [(a.verb, a.why, a.result, a.drift) for a in entry.actions] == [("delete", "no longer declared", "done", False)]
+    assert [(a.verb, a.why, a.result, a.drift) for a in entry.actions] == [
+        ("delete", "no longer declared", "done", False)
+    ]
     assert up.status().budgets == ()
     assert up.cli("plan").code == 0
 

@@ -16,8 +16,10 @@ FLOWS = [
     "priority=1,actions=NORMAL",
     "priority=2,in_port=patch-tun,actions=drop",
     "priority=3,in_port=patch-tun,dl_vlan=0xffff,actions=mod_vlan_vid:3,NORMAL",
-    "table=10,actions=learn(table=20,hard_timeout=300,priority=1,NXM_OF_VLAN_TCI[0..11],"
-    "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],output:NXM_OF_IN_PORT[]),output:patch-tun",
+    (
+        "table=10,actions=learn(table=20,hard_timeout=300,priority=1,NXM_OF_VLAN_TCI[0..11],"
+        "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],output:NXM_OF_IN_PORT[]),output:patch-tun"
+    ),
 ]
 DESIRED = {
     "bridges": {
@@ -27,11 +29,22 @@ DESIRED = {
         "br-bare": {},
     },
     "ports": {
-        "tap0": {"bridge": "br-int", "tag": 5, "interface_external_ids": {"iface-id": "i-0"}, "external_ids": {"a": "b"}},
+        "tap0": {
+            "bridge": "br-int",
+            "tag": 5,
+            "interface_external_ids": {"iface-id": "i-0"},
+            "external_ids": {"a": "b"},
+        },
         "tap1": {"bridge": "br-int", "trunks": [1, 2], "vlan_mode": "trunk", "mac": "fa:16:3e:00:00:01", "mtu": 1400},
         "tap2": {"bridge": "br-int", "tag": 7},
         "gre0": {"bridge": "br-tun", "type": "gre", "remote_ip": "192.0.2.1", "local_ip": "192.0.2.9", "key": "flow"},
-        "vx0": {"bridge": "br-tun", "type": "vxlan", "remote_ip": "192.0.2.2", "key": 7, "options": {"df_default": True}},
+        "vx0": {
+            "bridge": "br-tun",
+            "type": "vxlan",
+            "remote_ip": "192.0.2.2",
+            "key": 7,
+            "options": {"df_default": True},
+        },
         "gen0": {"bridge": "br-tun", "type": "geneve", "remote_ip": "192.0.2.3"},
     },
     "patches": [{"br-int": "patch-tun", "br-tun": "patch-int"}],
@@ -108,7 +121,12 @@ def test_deleted_port_comes_back_with_its_number_and_all_it_had(node: Node) -> N
             '{df_default="true", key="7", remote_ip="192.0.2.2"}',
         ),
         ("port/gen0", ["set", "interface", "gen0", "type=vxlan"], ("interface", "gen0", "type"), "geneve"),
-        ("bridge/br-int", ["set", "bridge", "br-int", "fail_mode=standalone"], ("bridge", "br-int", "fail_mode"), "secure"),
+        (
+            "bridge/br-int",
+            ["set", "bridge", "br-int", "fail_mode=standalone"],
+            ("bridge", "br-int", "fail_mode"),
+            "secure",
+        ),
         (
             "bridge/br-int",
             ["set", "bridge", "br-int", "other_config:mac-table-size=1", "other_config:disable-in-band=true"],
@@ -117,7 +135,17 @@ def test_deleted_port_comes_back_with_its_number_and_all_it_had(node: Node) -> N
         ),
         (
             "bridge/br-int",
-            ["clear", "bridge", "br-int", "external_ids", "--", "br-set-external-id", "br-int", "reconciler", "reconciler"],
+            [
+                "clear",
+                "bridge",
+                "br-int",
+                "external_ids",
+                "--",
+                "br-set-external-id",
+                "br-int",
+                "reconciler",
+                "reconciler",
+            ],
             ("bridge", "br-int", "external_ids:purpose"),
             "integration",
         ),

@@ -1,4 +1,4 @@
-"""A database that is locked, full, unreadable or newer than this program: repairs go on, status says so, it recovers."""
+"""A database that is locked, full, unreadable or newer than this program: repairs go on, it says so, it recovers."""
 
 from __future__ import annotations
 

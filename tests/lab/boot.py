@@ -50,7 +50,7 @@ def main() -> int:
     plan = Plan(name, int(number), int(holder), Path(disk), tuple(wants.split()), hosts.replace(";", "\n"))
     checkout = Path.cwd()
     _enter_namespaces(plan)
-    kernel.unshare(Clone.MOUNT | Clone.PID)
+    kernel.unshare(Clone.PID)
     node = os.fork()
     if node == 0:
         try:
@@ -73,9 +73,11 @@ def _enter_namespaces(plan: Plan) -> None:
     kernel.unshare(Clone.CGROUP | Clone.NET | Clone.UTS | Clone.IPC)
     holder = f"/proc/{plan.holder}/ns/net"
     inside, outside = ["link set lo up"], []
-    for device, bridge, mtu in NICS:
+    for index, (device, bridge, mtu) in enumerate(NICS):
         outer = f"{plan.name[:10]}.{bridge}"
-        inside.append(f"link add {device} mtu {mtu} type veth peer name {outer} mtu {mtu} netns {holder}")
+        mac = f"02:1a:b0:00:{index:02x}:{plan.number:02x}"  # a NIC keeps its own over a power cut; others remember it
+        near, far = f"link add {device} address {mac} mtu {mtu}", f"peer name {outer} mtu {mtu} netns {holder}"
+        inside.append(f"{near} type veth {far}")
         outside.append(f"link set {outer} master {bridge} up")
     inside += ["link set eth0 up", f"addr add {address('mgmt', plan.number)}/24 dev eth0"]
     inside += ["link set eth1 up", "link set eth2 up"]
@@ -96,6 +98,7 @@ def _be_init(plan: Plan, checkout: Path) -> None:
     """Returns only by an exception: the end is an exec of systemd."""
     kernel.die_with_parent(signal.SIGKILL)
     os.setsid()
+    kernel.unshare(Clone.MOUNT)  # here, not before the fork: pivot_root moves everybody in the namespace
     build_root({checkout, Path(sys.base_prefix), Path(sys.prefix)}, plan.disk)
     kernel.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", Mount.NO_SUID | Mount.NO_DEV | Mount.NO_EXEC)
     # `ip netns add` makes its mounts shared, and systemd gives units slaves of what is shared.

@@ -1,8 +1,8 @@
 """Whole nodes for a test: ``with lab("network", "compute") as cluster: cluster.network.run("systemctl", "status")``.
 
-Each is booted by ``tests/lab/boot.py`` with a real systemd as PID 1 and Debian's Open vSwitch units, its daemon where an
-installation puts it, and wired by ``tests/lab/wires.py``. All of it hangs on a `Holder`: it ends when the ``with`` block
-does, or when the test process dies in whatever way. All calls block.
+Each is booted by ``tests/lab/boot.py`` with a real systemd as PID 1 and Debian's Open vSwitch units, its daemon where
+an installation puts it, and wired by ``tests/lab/wires.py``. All of it hangs on a `Holder`: it ends when the ``with``
+block does, or when the test process dies in whatever way. All calls block.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zlib import crc32
 
 from tests.lab import wires
 from tests.lab.boot import CGROUPS, address
@@ -32,7 +32,7 @@ BOOT_SECONDS = 60.0
 OVS = ("openvswitch-switch.service", "lab-underlay.service")
 """What a node starts unless it is told otherwise."""
 
-INSTALLED = "/opt/reconciler"
+INSTALLED = "/opt/reconciler/current"
 """Where an installation puts the daemon; in a lab node usually a link to the virtualenv that runs the tests."""
 
 _NAMESPACES = ("--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup")
@@ -168,17 +168,20 @@ class Node:
                 return False
             time.sleep(every)
 
-    def plug(self, name: str, cidr: str, *, mac: str = "") -> None:
-        """Make a little host in it: namespace `name` with `cidr` on its eth0, whose other end, device `name`, is there
-        to become a port (type system)."""
+    def plug(self, name: str, cidr: str) -> None:
+        """Make a little host in it, whose other end, device `name`, is there to become a port (type system).
+
+        It is namespace `name` with `cidr` on its eth0; its MAC follows from the name.
+        """
         script = """
         ip netns add "$1"; ip link add "$1" type veth peer name eth0 netns "$1"
-        [ -z "$3" ] || ip -n "$1" link set eth0 address "$3"
+        ip -n "$1" link set eth0 address "$3"
         ip link set "$1" up; ip -n "$1" link set lo up; ip -n "$1" link set eth0 up
         ip -n "$1" addr add "$2" dev eth0
         ! command -v ethtool >/dev/null || ip netns exec "$1" ethtool -K eth0 tx off >/dev/null
         """
-        self.run("sh", "-ec", script, "sh", name, cidr, mac)
+        octets = (0x02, 0x1B, *crc32(name.encode()).to_bytes(4, "big"))
+        self.run("sh", "-ec", script, "sh", name, cidr, ":".join(f"{octet:02x}" for octet in octets))
 
     def _inside(self, argv: Sequence[str]) -> tuple[str, ...]:
         if not self.pid:
@@ -274,7 +277,7 @@ def lab(*names: str, wants: Sequence[str] = OVS, installed: bool = True) -> Iter
         for node in cluster.nodes.values():
             node.wait()
             if installed:
-                node.run("ln", "-sfn", sys.prefix, INSTALLED)
+                node.sh(f"mkdir -p /opt/reconciler; ln -sfn {sys.prefix} {INSTALLED}")
         yield cluster
     finally:
         _end(holder, directory)
@@ -296,9 +299,14 @@ def _prepare(holder: Holder) -> None:
 
 def _end(holder: Holder, directory: Path) -> None:
     """All processes at once, then the cgroups, which only the living can remove."""
-    tree = Path(f"{CGROUPS}/reconciler-lab-{holder.pid}")
-    line = f"echo 1 >{tree}/cgroup.kill; for n in 1 2 3 4 5 6 7 8 9; do find {tree} -depth -type d -exec rmdir {{}} + && break; sleep 0.1; done"
+    script = f"""
+    cd {CGROUPS}/reconciler-lab-{holder.pid} && echo 1 >cgroup.kill && cd ..
+    for patience in 1 2 3 4 5 6 7 8 9 10; do
+        find reconciler-lab-{holder.pid} -depth -type d -exec rmdir {{}} + 2>/dev/null && break
+        sleep 0.05
+    done
+    """
     with contextlib.suppress(ToolFailedError, subprocess.TimeoutExpired):
-        call((*holder.enter(), "sh", "-c", f"{line} 2>/dev/null"))
+        call((*holder.enter(), "sh", "-c", script))
     holder.close()
     shutil.rmtree(directory, ignore_errors=True)

@@ -35,7 +35,7 @@ ExecStart=ip address replace {address}/24 dev br-phy
 ExecStart=ip link set br-phy up
 """
 
-_OVS_DEFAULTS = """# No kernel module can be loaded from inside a node: the userspace datapath only, without locked memory.
+_OVS_DEFAULTS = """# No kernel module can be loaded from inside a node: the userspace datapath only.
 OVS_CTL_OPTS="--no-mlockall --no-force-corefiles --ovs-vswitchd-options=--disable-system"
 """
 

@@ -76,6 +76,7 @@ class Switch:
         self._writer: Writer | None = None
         self._poked = asyncio.Event()
         self._wake = asyncio.Event()
+        self._doubt: asyncio.TimerHandle | None = None
         self._changed: set[FlowKey] = set()
         self._why_dump = ""
         self._resumed = False
@@ -110,7 +111,7 @@ class Switch:
                 if self.ready:
                     delay = FIRST_DELAY
                 if problem != self.problem:
-                    _log.info("switch_not_ready", bridge=self.bridge, problem=problem)
+                    _log.debug("switch_not_ready", bridge=self.bridge, problem=problem)
                 self._down(problem)
             finally:
                 self._void()
@@ -170,7 +171,7 @@ class Switch:
         self._replica.finish_dump(dump)
         self._changed.clear()
         self.ready, self.problem = True, ""
-        _log.info("switch_ready", bridge=self.bridge, flows=len(self.flows), ports=len(self.ports))
+        _log.debug("switch_ready", bridge=self.bridge, flows=len(self.flows), ports=len(self.ports))
         if self._on_ports is not None:
             self._on_ports(frozenset(self.ports))
         self._on_change(None, "connected")
@@ -196,7 +197,6 @@ class Switch:
                 if changed:
                     self._on_change(changed, why)
             elif self._replica.unsure and not channel.lost.done():
-                await asyncio.sleep(ASK_FLAGS_AFTER)
                 changed = await self._asking().read_back(tuple(self._replica.unsure))
                 if changed:
                     self._on_change(changed, "flags or importance changed")
@@ -222,6 +222,9 @@ class Switch:
         self._replica.void()
         self._changed.clear()
         self._wake.clear()
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
         self._why_dump = ""
         self._resumed = False
 
@@ -257,8 +260,8 @@ class Switch:
 
     def _flush(self) -> None:
         """All of one read has been taken: tell it once."""
-        if self._replica.unsure:
-            self._wake.set()
+        if self._replica.unsure and self._doubt is None:
+            self._doubt = asyncio.get_running_loop().call_later(ASK_FLAGS_AFTER, self._ask_flags)
         if self._resumed:
             self._resumed = False
             self._changed.clear()
@@ -270,6 +273,10 @@ class Switch:
             keys = frozenset(self._changed)
             self._changed.clear()
             self._on_change(keys, "flows changed")
+
+    def _ask_flags(self) -> None:
+        self._doubt = None
+        self._wake.set()
 
     def _refused(self, xid: int, refusal: Refusal) -> None:
         if self._writer is None or not self._writer.refused(xid, refusal):

@@ -39,7 +39,7 @@ def compiled(text: str, ports: Mapping[str, int]) -> Compiled | CompileFault:
     fields = dict(field.partition("=")[::2] for field in head.split(",") if field)
     missing = {name for name in _names(fields, actions) if name not in ports}
     if missing:
-        return CompileFault(f"{sorted(missing)[0]}: output to unknown port", frozenset(missing))
+        return CompileFault(f"{min(missing)}: output to unknown port", frozenset(missing))
     if actions == "invalid":
         return CompileFault("unknown action invalid")
     numbers = {name: int(fields.pop(name, 0)) for name in ("table", "priority", "idle_timeout", "hard_timeout")}

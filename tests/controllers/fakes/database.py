@@ -105,7 +105,9 @@ class Database:
         self, operation: Mapping[str, Any], rows: Mapping[str, dict[str, Any]], names: Mapping[str, str], index: int
     ) -> None:
         kinds = SHAPES[operation["table"]].columns
-        has = [{c: ["uuid", uuid] if c == "_uuid" else row[c] for c in operation["columns"]} for uuid, row in rows.items()]
+        has = [
+            {c: ["uuid", uuid] if c == "_uuid" else row[c] for c in operation["columns"]} for uuid, row in rows.items()
+        ]
         wanted = [
             {c: v if c == "_uuid" else kinds[c].decode(_resolved(v, names)) for c, v in row.items()}
             for row in operation["rows"]
