@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.benchmarks import breaker, drift, footprint, passes, storm
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
+from tests.benchmarks.drift_namespace import Address, LinkDown, NamespaceGone, StaticRoute
 from tests.benchmarks.drift_ovsdb import Bridge, PatchPort, Tag
 from tests.benchmarks.report import Table, heading, machine, say
 
@@ -27,6 +28,10 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "rule10k": OneRuleOfMany,
     "rules": AllRules,
     "jump": Jump,
+    "address": Address,
+    "route": StaticRoute,
+    "link": LinkDown,
+    "namespace": NamespaceGone,
 }
 ALL = ("drift", "passes", "footprint", "storm", "breaker")
 

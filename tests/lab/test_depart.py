@@ -92,7 +92,9 @@ def test_what_was_released_is_foreign_to_a_daemon_that_comes_back(node: Node) ->
 
 
 def _marks(node: Node) -> list[str]:
-    text = node.sh("ovs-vsctl list bridge; ovs-vsctl list port; ovs-ofctl dump-flows br-int; ovs-ofctl dump-flows br-tun")
+    text = node.sh(
+        "ovs-vsctl list bridge; ovs-vsctl list port; ovs-ofctl dump-flows br-int; ovs-ofctl dump-flows br-tun"
+    )
     return re.findall(r"reconciler=|cookie=0x5ec0", text)
 
 
@@ -100,7 +102,7 @@ def _plain(node: Node) -> str:
     """Bridges, ports, interfaces and flows, without marks and counters."""
     ports = node.sh("""
     for p in $(ovs-vsctl list-ports br-int) $(ovs-vsctl list-ports br-tun); do
-        ovs-vsctl --columns=name,tag,fake_bridge list port $p; ovs-vsctl --columns=name,type,options,ofport list interface $p
+        ovs-vsctl --columns=name,tag list port $p; ovs-vsctl --columns=name,type,options,ofport list interface $p
     done
     for b in br-int br-tun; do ovs-ofctl --names --no-stats dump-flows $b | sed 's/cookie=[^,]*, *//'; done""")
     return "\n".join(sorted(ports.splitlines()))

@@ -32,16 +32,17 @@ def wheels() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "complete").exists():
             shutil.rmtree(place, ignore_errors=True)
+            subprocess.run([*_PIP, "--wheel-dir", str(place), "setuptools>=77"], check=True, timeout=110)
             _build(place, "--constraint", str(CHECKOUT / "constraints.txt"))
             (place / "complete").touch()
         for old in place.glob("node_reconciler-*.whl"):
             old.unlink()
-        _build(place, "--no-deps", "--no-index", "--no-build-isolation")
+        _build(place, "--no-deps", "--no-index", "--find-links", str(place))
     return place
 
 
 def _build(place: Path, *options: str) -> None:
-    """From a copy: building leaves files behind."""
+    """Wheels of this checkout, from a copy of it: building leaves files behind."""
     source = place / "source"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
@@ -81,7 +82,8 @@ def test_install_upgrade_uninstall_on_a_node_that_carries_traffic(cluster: Clust
     before = _world(node)
     with cluster.pinging(node, "vm1", "192.168.1.2") as ping:
         old = node.run("readlink", "/opt/reconciler/current").strip()
-        assert "running: converged" in _install(node, wheels)
+        node.write("/root/bin/python3", _STAND_IN, "755")
+        assert "running: converged" in _try_install(node, first="COPY=1")
         assert node.run("readlink", "/opt/reconciler/current").strip() != old
         assert service.converged(node)
     assert ping.lost == ()
@@ -92,19 +94,46 @@ def test_install_upgrade_uninstall_on_a_node_that_carries_traffic(cluster: Clust
         assert "removed" in node.run("sh", "/opt/reconciler/uninstall.sh", timeout=30)
     assert ping.lost == ()
     assert _world(node) == before
-    assert node.sh("ls -d /opt/reconciler /usr/local/bin/reconcile /etc/systemd/system/reconciler.service || true") == ""
+    assert (
+        node.sh("ls -d /opt/reconciler /usr/local/bin/reconcile /etc/systemd/system/reconciler.service || true") == ""
+    )
     assert "could not be found" in node.try_run("systemctl", "status", "reconciler")
     assert node.read(service.DESIRED)
 
 
+def test_an_installation_that_fails_changes_nothing(cluster: Cluster) -> None:
+    node = cluster.nodes["compute"]
+    before = node.sh("ls -l /opt/reconciler; cat /etc/systemd/system/reconciler.service")
+    assert "nothing has changed on this node" in _try_install(node, "--wheels", "/root")
+    node.write("/root/bin/python3", _STAND_IN, "755")
+    assert "nothing has changed on this node" in _try_install(node, first="PIP=1")
+    assert node.sh("ls -l /opt/reconciler; cat /etc/systemd/system/reconciler.service") == before
+
+
 def test_a_version_that_does_not_start_is_replaced_by_the_one_before(cluster: Cluster) -> None:
     node = cluster.nodes["compute"]
-    good = node.run("readlink", "-f", "/opt/reconciler/current").strip()
-    node.write("/etc/reconciler/reconciler.toml", "no_such_setting = 1\n")
-    said = _try_install(node, "--wheels", "/nowhere")
-    assert "nothing has changed on this node" in said
-    assert node.run("readlink", "-f", "/opt/reconciler/current").strip() == good
-    assert node.sh("ls /opt/reconciler") == "current\n"
+    node.write("/root/bin/python3", _STAND_IN, "755")
+    good = node.run("readlink", "/opt/reconciler/current")
+    said = _try_install(node, first="PIP=0")
+    assert "the new version does not even start" in said, said
+    assert f"{good.strip()} runs again" in said
+    assert node.run("readlink", "/opt/reconciler/current") == good
+    assert node.sh("ls /opt/reconciler").split() == ["current", "uninstall.sh"]
+    assert node.eventually(lambda: service.converged(node))
+
+
+_STAND_IN = """#!/bin/sh
+# Plays Python, venv and pip in a moment; what it makes fails when it is run, or with COPY is what is installed.
+case "$*" in
+*venv\\ /*)
+    for last; do :; done
+    mkdir -p "$last/bin"
+    [ -z "$COPY" ] || { cp -a /opt/reconciler/current/. "$last"; exit; }
+    cp "$0" "$last/bin/python"; cp "$0" "$last/bin/reconcile" ;;
+*pip\\ install*) exit $PIP ;;
+run) echo "the new version does not even start"; exit 1 ;;
+esac
+"""
 
 
 def _neighbour(node: Node, peer: Node) -> None:
@@ -118,8 +147,10 @@ def _install(node: Node, wheels: Path) -> str:
     return node.run("sh", f"{CHECKOUT}/systemd/install.sh", "--wheels", str(wheels), timeout=100)
 
 
-def _try_install(node: Node, *options: str) -> str:
-    return node.try_run("sh", f"{CHECKOUT}/systemd/install.sh", *options, timeout=100)
+def _try_install(node: Node, *options: str, first: str = "PIP=0") -> str:
+    """With `first` in the environment, and the stand-in, if there is one, for Python."""
+    command = ("env", first, "PATH=/root/bin:/usr/sbin:/usr/bin:/sbin:/bin", "sh", f"{CHECKOUT}/systemd/install.sh")
+    return node.try_run(*command, *options, timeout=100)
 
 
 def _world(node: Node) -> str:

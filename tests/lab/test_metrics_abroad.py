@@ -49,7 +49,10 @@ def cluster() -> Iterator[Cluster]:
 
 def test_without_tls_or_the_password_there_is_nothing_to_be_had(cluster: Cluster) -> None:
     control = cluster.nodes["control"]
-    assert _code(control, "--cacert", "/root/ca.crt", "--user", f"{USER}:{PASSWORD}", "https://network:9464/metrics") == "200"
+    assert (
+        _code(control, "--cacert", "/root/ca.crt", "--user", f"{USER}:{PASSWORD}", "https://network:9464/metrics")
+        == "200"
+    )
     for wrong in ((), ("--user", f"{USER}:wrong"), ("--user", f"somebody:{PASSWORD}")):
         for path in ("metrics", "api/v1/status", ""):
             assert _code(control, "--cacert", "/root/ca.crt", *wrong, f"https://network:9464/{path}") == "401"
@@ -67,7 +70,11 @@ def test_nothing_can_be_ordered_over_the_network(cluster: Cluster) -> None:
 def test_a_prometheus_on_another_node_scrapes_it_and_sees_a_repair(cluster: Cluster) -> None:
     control, network = cluster.nodes["control"], cluster.nodes["network"]
     control.write("/root/prometheus.yml", PROMETHEUS)
-    options = ("--config.file=/root/prometheus.yml", "--storage.tsdb.path=/root/tsdb", "--web.listen-address=127.0.0.1:9090")
+    options = (
+        "--config.file=/root/prometheus.yml",
+        "--storage.tsdb.path=/root/tsdb",
+        "--web.listen-address=127.0.0.1:9090",
+    )
     control.spawn("prometheus", *options)
     assert control.eventually(lambda: _query(control, 'up{job="reconciler"}') == 1.0, within=30)
     done = 'sum(reconciler_actions_total{result="done"})'

@@ -23,9 +23,9 @@ def dropped(text: str, match: bytes) -> str:
         if name in _NO_FIELD:
             continue
         if _NEEDS_ETHER.match(name) and _ETH_TYPE not in fields:
-            return f"{name} is left out by ovs-ofctl, as the flow does not say of which protocol it is (ip, ipv6, arp, …)"
+            return f"{name} would be left out in silence: the flow does not say of which protocol (ip, ipv6, arp, …)"
         if _NEEDS_PROTO.match(name) and _IP_PROTO not in fields:
-            return f"{name} is left out by ovs-ofctl, as the flow does not say of which protocol it is (tcp, udp, icmp, …)"
+            return f"{name} would be left out in silence: the flow does not say of which protocol (tcp, udp, icmp, …)"
     return ""
 
 
