@@ -34,7 +34,7 @@ STOP_PATIENCE = 5.0
 """Seconds that passes under way may take to end after SIGTERM, and the store to write what waits."""
 
 READY_PATIENCE = 5.0
-"""Seconds after which systemd is told READY although the node is not as declared (a conflict, a mistake in the YAML)."""
+"""Seconds after which systemd is told READY although the node is not as declared (a conflict, a mistake)."""
 
 
 async def run_daemon(settings: Settings) -> int:

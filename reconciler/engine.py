@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from desired.resource import ResourceId
 from desired.snapshot import Snapshot
 from reconciler.book import DesiredBook
+from reconciler.charges import charge, fights
 from reconciler.clock import Clock
 from reconciler.contract import (
     Change,
     Controller,
     Event,
-    Finding,
     Focus,
     Outcome,
     PassRecord,
@@ -32,15 +31,17 @@ from reconciler.errors import DriverError, NotReady
 from reconciler.gates.admission import Gates
 from reconciler.gates.base import ChangeGate
 from reconciler.gates.budget import Budget
-from reconciler.gates.pauses import DryRun, Only, selects
-from reconciler.judge import Judgement, journal_entry, judge, planned, scope_id
+from reconciler.judge import Judgement, journal_entry, judge, scope_id
 from reconciler.logs import get_logger
 from reconciler.metrics import Metrics
 from reconciler.pipeline import PassResult, Pipeline
+from reconciler.planning import plan
+from reconciler.progress import Progress
 from reconciler.queue import Priority, ScopeQueue, Work
 from reconciler.settings import Settings
 from reconciler.status import StatusBook, worst
 from reconciler.stream import EventStream
+from reconciler.waiting import Waiting
 
 WORKERS = 4
 HEARTBEAT = Scope("engine", "heartbeat")
@@ -50,18 +51,8 @@ LAG_EVERY = 0.1
 OF_THE_WHOLE = frozenset({"in_sync", "budget"})
 """Gates whose answer for one scope follows from what is declared for all of them."""
 
-STUCK_AFTER = 30.0
-"""Seconds after which a pass that does not end makes the daemon unhealthy."""
 
 log = get_logger("engine")
-
-
-@dataclass(slots=True)
-class Progress:
-    """What `/healthz` and the watchdog go by. All times monotonic."""
-
-    heartbeat: float = 0.0
-    running: dict[str, tuple[Scope, float]] = field(default_factory=dict)
 
 
 class Engine:
@@ -83,16 +74,15 @@ class Engine:
         self.book = DesiredBook(controllers)
         self.gates = Gates.build(settings, usable=self._usable, chance=clock.chance)
         self.queue = ScopeQueue(clock)
+        self.waiting = Waiting(self.queue, self._nearness)
         self._pipeline = Pipeline(self._controllers, self.gates, clock)
         self._sinks = list(sinks)
         self.config_valid = True
         self._pass_id = 0
         self._converged_once: dict[ResourceId, int] = {}
         self._looked: set[ResourceId] = set()
-        self._waiting: dict[ResourceId | Scope, dict[Scope, int]] = {}
         self._overtaken: set[Scope] = set()
         self._over_budget = False
-        self._retries: dict[Scope, asyncio.TimerHandle] = {}
         self.progress = Progress()
         self.last_converged: float | None = None
         self.last_news = 0.0
@@ -199,7 +189,7 @@ class Engine:
         wall = self.clock.wall()
         status = ResourceStatus(sid, Outcome.FAILED, reason, wall, "backoff", wall + at - self.clock.now())
         self.statuses.blind(scope, {sid: status})
-        self._retry(scope, at)
+        self.waiting.retry(scope, at)
 
     async def _supervise(self, controller: Controller) -> None:
         """Keep a controller's watch running; a watch that ends has lost something, so everything is looked at."""
@@ -265,7 +255,7 @@ class Engine:
             await self._prove(scope)
         focus: Focus = work.focus if self.statuses.seen(scope) and not work.prove else None
         if focus is None:
-            self._retry(scope, None)
+            self.waiting.retry(scope, None)
         self._overtaken.discard(scope)
         view = self.book.view(scope, self.statuses.settled)
         result = await self._pipeline.run(view, focus, self._mounted)
@@ -286,12 +276,18 @@ class Engine:
     def _conclude(self, work: Work, result: PassResult, view: View) -> None:
         """Statuses, backoff, journal, metrics, retries: everything that follows from a pass."""
         scope, now, wall = work.scope, result.ended, self.clock.wall()
-        failed_until = self._charge(result, now)
+        failed_until = charge(
+            self.gates,
+            result,
+            generation=self._generation,
+            is_drift=self._is_drift,
+            members=[*self.book.resources(scope), *self.statuses.of(scope)],
+        )
         verdict = judge(
             result,
             declared=view.resources,
             failed_until=failed_until,
-            fights=self._fights(result, now),
+            fights=fights(self.gates, result),
             wall=wall,
         )
         known = self.statuses.of(scope)
@@ -327,9 +323,10 @@ class Engine:
             self.last_news = now
             self._count()
         whole = result.blind is not None or result.looked_at is None
-        self._wake_waiting(scope, verdict, whole=whole)
+        self.waiting.note(scope, verdict.waits_for, whole=whole)
+        self.waiting.wake()
         self._wake_over_budget(result, now)
-        self._retry(scope, verdict.retry_at, whole=whole)
+        self.waiting.retry(scope, verdict.retry_at, whole=whole)
         for gone in self.statuses.troubled() - set(self.book.scopes()):
             if gone not in self.scopes():
                 self._forget(gone)
@@ -339,54 +336,11 @@ class Engine:
         """The scope is neither declared nor there any more: nothing waits for it."""
         self.statuses.forget(scope)
         self.gates.budget.forget(scope)
-        self._retry(scope, None)
+        self.waiting.retry(scope, None)
         self._count()
-
-    def _charge(self, result: PassResult, now: float) -> dict[ResourceId, float]:
-        """Backoff and contention of what was tried. Returns when each failed resource is tried again."""
-        until: dict[ResourceId, float] = {}
-        for change in result.done:
-            if self._is_drift(change):
-                self.gates.contention.repaired(change, now)
-        for failure in result.failed:
-            rid = failure.change.resource
-            if isinstance(failure.error, NotReady):
-                continue  # no failure: what it needs is not there, and its coming is an event
-            until[rid] = self.gates.backoff.failed(
-                rid,
-                generation=self._generation(rid),
-                error=str(failure.error),
-                now=now,
-                action=type(failure.change.action),
-            )
-        self._charge_unanswered(result, now)
-        sid = scope_id(result.scope)
-        if isinstance(result.blind, NotReady):
-            # What they failed on has gone away with the stream.
-            self.gates.backoff.clear([*self.book.resources(result.scope), *self.statuses.of(result.scope)])
-        elif result.blind is not None:
-            until[sid] = self._failed_scope(result.scope, result.blind)
-        else:
-            self.gates.backoff.succeeded(sid)
-        return until
-
-    def _charge_unanswered(self, result: PassResult, now: float) -> None:
-        """What was done but not yet taken up by its target (a port without a number) may not be done over and over."""
-        waits = {f.resource: f.reason for f in result.findings if f.recheck is not None}
-        for change in result.done:
-            reason = waits.get(change.resource)
-            if reason is not None:
-                rid, action = change.resource, type(change.action)
-                self.gates.backoff.failed(rid, generation=self._generation(rid), error=reason, now=now, action=action)
 
     def _failed_scope(self, scope: Scope, error: Exception) -> float:
         return self.gates.backoff.failed(scope_id(scope), generation=0, error=str(error), now=self.clock.now())
-
-    def _fights(self, result: PassResult, now: float) -> Mapping[ResourceId, str]:
-        fights = self.gates.contention.fights(now) if self.gates.contention.any() else {}
-        if result.looked_at is None:
-            return fights
-        return {rid: why for rid, why in fights.items() if rid in result.looked_at}
 
     def _generation(self, rid: ResourceId) -> int:
         resource = self.book.snapshot.resources.get(rid)
@@ -429,25 +383,6 @@ class Engine:
         self.metrics.set_withheld(status.gate for status in not_right if status.gate)
         self.metrics.set_oldest(not_right)
 
-    def _wake_waiting(self, scope: Scope, verdict: Judgement, *, whole: bool) -> None:
-        """Scopes that wait for something are looked at when it is nearer than when they were last told.
-
-        A narrowed pass does not know what the rest of its scope waits for.
-        """
-        for ref, waits in self._waiting.items():
-            if whole and ref not in verdict.waits_for:
-                waits.pop(scope, None)
-        for ref in verdict.waits_for:
-            self._waiting.setdefault(ref, {}).setdefault(scope, 0)
-        for ref in list(self._waiting):
-            near = self._nearness(ref)
-            for waiting, told in self._waiting[ref].items():
-                if near > told:
-                    self.queue.add(waiting, None, f"{ref} is there")
-                self._waiting[ref][waiting] = near
-            if not self._waiting[ref]:
-                del self._waiting[ref]
-
     def _wake_over_budget(self, result: PassResult, now: float) -> None:
         """What is owned is known scope by scope: deletes that were too many for the first may be few for all."""
         if any(d.withheld is not None and d.withheld.gate == Budget.name for d in result.withheld):
@@ -471,23 +406,6 @@ class Engine:
         status = self.statuses.of(scope).get(rid)
         return rid in self._looked and (status is None or status.outcome is not Outcome.CONFLICT)
 
-    def _retry(self, scope: Scope, at: float | None, *, whole: bool = True) -> None:
-        """Look again at `at`, or not. What a narrowed pass leaves does not put off what the rest waits for."""
-        old = self._retries.get(scope)
-        if old is not None and not whole and (at is None or old.when() <= at):
-            return
-        if old is not None:
-            del self._retries[scope]
-            old.cancel()
-        if at is None:
-            return
-        loop = asyncio.get_running_loop()
-        self._retries[scope] = loop.call_at(at, self.queue.add, scope, None, "looked at again after a wait")
-
-    def retry_due(self) -> float | None:
-        """When the earliest retry is due (monotonic seconds); None when nothing is to be retried."""
-        return min((handle.when() for handle in self._retries.values() if not handle.cancelled()), default=None)
-
     def _note_converged(self, wall: float) -> None:
         converged = self.converged()
         self.metrics.set_converged(wall if converged else None)
@@ -507,22 +425,8 @@ class Engine:
 
     async def plan(self, only: str | None) -> Sequence[PassRecord]:
         """What a pass over everything would do now. Writes nothing, changes no status."""
-        mounted: list[ChangeGate] = [*([Only(only)] if only else []), DryRun()]
-        records = []
-        for scope in sorted(self.scopes()):
-            view = self.book.view(scope, self.statuses.settled)
-            result = await self._pipeline.run(view, None, mounted)
-            actions = tuple(a for a in planned(result) if a.gate != "only")
-            found = (*result.findings, *_blind(result))
-            findings = tuple(f for f in found if only is None or selects(only, f.resource))
-            if actions or findings:
-                outcome = worst([f.outcome for f in findings] + [Outcome.PENDING for _ in actions])
-                seconds = result.ended - result.started
-                wall, revision = self.clock.wall(), view.revision
-                records.append(
-                    PassRecord(0, wall, scope, "plan", revision, outcome, seconds, seconds, actions, findings)
-                )
-        return records
+        views = [self.book.view(scope, self.statuses.settled) for scope in sorted(self.scopes())]
+        return await plan(self._pipeline, views, only, self.clock)
 
     async def settle(self, timeout: float, quiet: float = 1.0) -> bool:
         """Wait until all is converged, or nothing has moved for `quiet` seconds. False when `timeout` came first."""
@@ -530,7 +434,7 @@ class Engine:
         idle_since = self.clock.now()
         while self.clock.now() < deadline:
             now = self.clock.now()
-            due = self.retry_due()
+            due = self.waiting.retry_due()
             busy = not self.queue.idle() or (due is not None and due < now + quiet / 2)
             if busy:
                 idle_since = now
@@ -540,19 +444,5 @@ class Engine:
         return False
 
     def healthy(self) -> tuple[bool, str]:
-        """By worker progress: a pass that does not end, or a heartbeat that no worker takes, is unhealthy."""
-        now = self.clock.now()
-        for name, (scope, since) in self.progress.running.items():
-            if now - since > STUCK_AFTER:
-                return False, f"{name} is in a pass over {scope} for {now - since:.0f} s"
-        silent = now - self.progress.heartbeat
-        if silent > STUCK_AFTER:
-            return False, f"no worker took up work for {silent:.0f} s"
-        return True, ""
-
-
-def _blind(result: PassResult) -> Sequence[Finding]:
-    if result.blind is None:
-        return ()
-    outcome = Outcome.PENDING if isinstance(result.blind, NotReady) else Outcome.FAILED
-    return (Finding(scope_id(result.scope), outcome, str(result.blind)),)
+        """By worker progress; see `Progress`."""
+        return self.progress.healthy(self.clock.now())

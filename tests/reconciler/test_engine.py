@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from desired.resource import Resource, ResourceId
 from reconciler.contract import Outcome, PassRecord, Verb
-from reconciler.engine import STUCK_AFTER
+from reconciler.progress import STUCK_AFTER
 from tests.reconciler.fakes import HERE, Held, Journal, Lab, many, thing, virtually
 
 pytestmark = pytest.mark.looptime
