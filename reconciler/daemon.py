@@ -143,14 +143,15 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
 
 
 async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
-    """READY once the node is as declared (units ordered after us rely on it), and the watchdog with the workers."""
+    """READY once all that could be done is done (units ordered after us rely on it), and the watchdog."""
     if not notifier:
         return
     every = min(1.0, notifier.watchdog_interval() or 1.0)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_PATIENCE):
-            while not parts.engine.converged():
+            while not parts.engine.book.snapshot.revision:
                 await asyncio.sleep(0.02)
+            await parts.engine.settle(READY_PATIENCE, READY_QUIET)
     told, problem = "", ""
     while True:
         outcome = str(parts.engine.statuses.outcome())

@@ -34,9 +34,12 @@ def dump_resources(resources: Iterable[Resource], sections: Iterable[Section]) -
         by_spec.setdefault(type(resource.spec), []).append(resource)
     blocks = []
     for section in sections:
-        lines = list(section.render(by_spec.get(section.spec, [])))
+        mine = [r for spec in section.specs for r in by_spec.get(spec, []) if section.takes(r)]
+        lines = list(section.render(mine))
         if lines:
-            del by_spec[section.spec]
+            for spec in section.specs:
+                left = [r for r in by_spec.pop(spec, []) if not section.takes(r)]
+                by_spec |= {spec: left} if left else {}
             blocks.append("\n".join([f"{section.name}:", *(_commented(line, origin) for line, origin in lines)]))
     if by_spec:
         raise LookupError(f"no section for {', '.join(sorted(spec.kind for spec in by_spec))}")

@@ -57,6 +57,15 @@ class Section(ABC):
         """Return the section's lines for resources of its spec, indented under its name."""
 
     @property
+    def specs(self) -> tuple[type[Spec], ...]:
+        """Every spec of which this section has entries."""
+        return (self.spec,)
+
+    def takes(self, resource: Resource) -> bool:
+        """Is this the section that renders `resource`, of those that have entries of its spec?"""
+        return True
+
+    @property
     def given(self) -> frozenset[str]:
         """Fields of the spec that are not written in a body, because the place says them."""
         return frozenset()

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 def release(ctx: typer.Context, output: OutputOption = None) -> int:
     """Take our marks off this node, and leave what we made in place, working.
 
-    For a node that shall be held by nobody, or by something else. The daemon must be stopped first. Bridges, ports
-    and flows stay as they are, and traffic with them; they are nobody's afterwards. Flows are replaced by themselves
-    with cookie 0, so their counters begin anew. A daemon that is started again finds a conflict in each declared
-    bridge and port until it says adopt: true.
+    For a node that shall be held by nobody, or by something else. The daemon must be stopped first. Bridges, ports,
+    flows, namespaces and links stay as they are, and traffic with them; they are nobody's afterwards. Flows are
+    replaced by themselves with cookie 0, so their counters begin anew. A daemon that is started again finds a conflict
+    in each declared bridge, port and namespace until it says adopt: true. What stays recognizable: iptables chains by
+    their name, files by their first line, addresses and routes by their protocol number.
 
     Example: systemctl disable --now reconciler && reconcile release
     """

@@ -11,7 +11,10 @@ from collections.abc import Collection
 
 HIDDEN = "***"
 
-_WORDS = r"pass(?:word|wd|phrase)|(?<![a-z])pass(?![a-z_])|pwd|secret|token|psk|credentials?|api[_-]?key|private[_-]?key|shared[_-]?key"
+_WORDS = (
+    r"pass(?:word|wd|phrase)|(?<![a-z])pass(?![a-z_])|pwd|secret|token|psk|credentials?"
+    r"|api[_-]?key|private[_-]?key|shared[_-]?key"
+)
 _NAME = rf"[\w.-]*(?:{_WORDS})[\w.-]*"
 _VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s,;}\]"'][^\n,;}\]]*)"""
 _PAIR = re.compile(rf"""(?i)(["']?\b{_NAME}["']?[ \t]*[:=][ \t]*)(?![|>][-+0-9]*[ \t]*$){_VALUE}""", re.MULTILINE)

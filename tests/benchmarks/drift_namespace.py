@@ -97,7 +97,8 @@ class _Namespaces:
     pause = (0.15, 0.3)
 
     def desired(self) -> str:
-        body = "{links: {b0: {type: bridge, addresses: [10.0.0.1/24, 10.1.0.1/24]}, b1: {type: bridge}}, routes: [{to: 10.9.0.0/16, via: 10.0.0.7}]}"
+        links = "{b0: {type: bridge, addresses: [10.0.0.1/24, 10.1.0.1/24]}, b1: {type: bridge}}"
+        body = f"{{links: {links}, routes: [{{to: 10.9.0.0/16, via: 10.0.0.7}}]}}"
         return "namespaces:\n" + "".join(f"  q{n}: {body}\n" for n in range(SPACES))
 
     def connect(self, ovs: PrivateOvs) -> None:

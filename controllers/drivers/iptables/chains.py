@@ -32,11 +32,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What one commit did. `by` is who did it, in words."""
+    """What one commit did, and the process that did it."""
 
     generation: int
     notices: Sequence[Notice] = ()
-    by: str = ""
+    pid: int = 0
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -20,13 +20,17 @@ _GENERIC: Final = 20
 SUBSYSTEM: Final = 10
 DUMP: Final = 0x301
 DUMP_INTERRUPTED: Final = 0x10
+CREATE: Final = 0x400
 APPEND: Final = 0x800
+NESTED: Final = 0x8000
 _FAMILIES: Final = frozenset(int(family) for family in Family)
 
 _COUNTER: Final = b"\x2c\x00\x01\x00\x0c\x00\x01\x00counter\x00\x1c\x00\x02\x00"
 _COUNTER_SIZE: Final = 44
 _COMMENT: Final = b"\x2c\x01\x01\x00\n\x00\x01\x00match\x00\x00\x00\x1c\x01\x02\x00\x0c\x00\x01\x00comment\x00"
 _COMMENT_SIZE: Final = 300
+_COMMENT_HEAD: Final = 12
+"""Its revision, and the head of what holds the 256 bytes of text."""
 _REJECT: Final = b"\x0b\x00\x01\x00reject\x00"
 _TARGET: Final = b"\x0b\x00\x01\x00target\x00"
 _DROP: Final = b"\x0c\x00\x02\x00\x08\x00\x01\x00\x00\x00\x00\x00"
@@ -109,14 +113,68 @@ def request(kind: Message, family: int, sequence: int, attributes: bytes = b"", 
     return struct.pack("IHHII", HEADER + len(body), SUBSYSTEM << 8 | kind, DUMP if dump else 1, sequence, 0) + body
 
 
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Put a rule before the one with handle `before`; None: at the end. `protocol` is what ``-p`` says, 0 nothing."""
+
+    key: ChainKey
+    body: bytes
+    before: int | None
+    protocol: int = 0
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the rule with this handle."""
+
+    key: ChainKey
+    handle: int
+
+
+def batch(operations: Sequence[Insert | Delete], known: int) -> bytes:
+    """One transaction, for which an answer is asked per operation (sequence numbers from 1).
+
+    It is refused when the namespace's generation is not `known`: then handles and places may be others.
+    """
+    edge = struct.pack(">BBH", 0, 0, SUBSYSTEM)
+    begin = edge + struct.pack("HH", 8, 1) + struct.pack(">I", known)
+    parts = [struct.pack("IHHII", HEADER + len(begin), 0x10, 1, 0, 0) + begin]
+    for sequence, operation in enumerate(operations, 1):
+        key = operation.key
+        body = struct.pack("BBH", key.family, 0, 0) + names(key.table, key.chain)
+        if isinstance(operation, Delete):
+            kind, flags = Message.DEL_RULE, 5
+            body += _raw(3, operation.handle.to_bytes(8, "big"))
+        else:
+            kind, flags = Message.NEW_RULE, 5 | CREATE
+            body += _raw(4 | NESTED, unpacked(operation.body))
+            if operation.protocol:
+                body += _raw(5 | NESTED, _number(1, operation.protocol) + _number(2, 2 if operation.inverted else 0))
+            if operation.before is None:
+                flags |= APPEND
+            else:
+                body += _raw(6, operation.before.to_bytes(8, "big"))
+        parts.append(struct.pack("IHHII", HEADER + len(body), SUBSYSTEM << 8 | kind, flags, sequence, 0) + body)
+    parts.append(struct.pack("IHHII", HEADER + len(edge), 0x11, 1, len(operations) + 1, 0) + edge)
+    return b"".join(parts)
+
+
 def names(table: str, chain: str) -> bytes:
     """The attributes that narrow a dump of rules to one chain."""
     return _text(1, table) + _text(2, chain)
 
 
 def _text(kind: int, value: str) -> bytes:
-    raw = value.encode() + b"\0"
-    return struct.pack("HH", 4 + len(raw), kind) + raw + bytes(-len(raw) % 4)
+    return _raw(kind, value.encode() + b"\0")
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _raw(kind, value.to_bytes(4, "big"))
+
+
+def _raw(kind: int, value: bytes) -> bytes:
+    return struct.pack("HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def frames(data: bytes) -> Iterator[Frame]:
@@ -164,8 +222,8 @@ def _key(family: int, table: bytes, chain: bytes) -> ChainKey | None:
     return ChainKey(Family(family), table[:-1].decode("utf-8", "replace"), name)
 
 
-def rule_of(frame: Frame) -> tuple[ChainKey, Held, int | None] | None:
-    """Where, what, and after which handle; None for a rule of a chain that is not looked at."""
+def rule_of(frame: Frame, *, whole: bool = False) -> tuple[ChainKey, Held, int | None] | None:
+    """Where, what (with its body if `whole`), and after which handle; None if its chain is not looked at."""
     if frame.family not in _FAMILIES:
         return None
     found = attributes(frame.body)
@@ -174,7 +232,10 @@ def rule_of(frame: Frame) -> tuple[ChainKey, Held, int | None] | None:
         return None
     position = found.get(6)
     after = None if position is None else int.from_bytes(position, "big")
-    return key, held(found.get(4, b""), int.from_bytes(found.get(3, b""), "big"), found.get(7, b"")), after
+    rule = held(found.get(4, b""), int.from_bytes(found.get(3, b""), "big"), found.get(7, b""))
+    if whole and 7 not in found:
+        rule = rule._replace(body=packed(found.get(4, b"")))
+    return key, rule, after
 
 
 def held(expressions: bytes, handle: int = 0, userdata: bytes = b"") -> Held:
@@ -189,7 +250,26 @@ def held(expressions: bytes, handle: int = 0, userdata: bytes = b"") -> Held:
     if comment is not None:
         mark = comment[1].decode()
         label = (comment[2] or b"").decode("utf-8", "replace")
-    return Held(mark, digest.digest(), handle, label, _is_final(expressions, at))
+    return Held((mark, digest.digest()), handle, label, _is_final(expressions, at))
+
+
+def packed(expressions: bytes) -> bytes:
+    """Without the zeros that fill up the first comment to 256 bytes."""
+    at = expressions.find(_COMMENT)
+    if at < 0:
+        return expressions
+    start, end = at + len(_COMMENT) + _COMMENT_HEAD, at + _COMMENT_SIZE
+    return expressions[:start] + expressions[start:end].rstrip(b"\0") + b"\0" + expressions[end:]
+
+
+def unpacked(body: bytes) -> bytes:
+    """The expressions that were `packed`."""
+    at = body.find(_COMMENT)
+    if at < 0:
+        return body
+    start = at + len(_COMMENT) + _COMMENT_HEAD
+    end = body.index(b"\0", start)
+    return body[:start] + body[start:end].ljust(256, b"\0") + body[end + 1 :]
 
 
 def _is_final(expressions: bytes, counter: int) -> bool:
@@ -208,22 +288,16 @@ def _is_final(expressions: bytes, counter: int) -> bool:
 def notices(frame: Frame) -> Iterator[Notice]:
     """What an event says, as far as it is about chains that are looked at."""
     match frame.kind:
-        case Message.NEW_RULE:
-            added = rule_of(frame)
-            if added is not None:
-                yield RuleAdded(*added, last=bool(frame.flags & APPEND))
-        case Message.DEL_RULE:
-            gone = rule_of(frame)
-            if gone is not None:
-                yield RuleGone(gone[0], gone[1])
-        case Message.NEW_CHAIN:
-            key = chain_of(frame)
-            if key is not None:
-                yield ChainAdded(key)
-        case Message.DEL_CHAIN:
-            key = chain_of(frame)
-            if key is not None:
-                yield ChainGone(key)
+        case Message.NEW_RULE | Message.DEL_RULE:
+            found = rule_of(frame)
+            if found is not None:
+                key, rule, after = found
+                new = frame.kind == Message.NEW_RULE
+                yield RuleAdded(key, rule, after, bool(frame.flags & APPEND)) if new else RuleGone(key, rule)
+        case Message.NEW_CHAIN | Message.DEL_CHAIN:
+            chain = chain_of(frame)
+            if chain is not None:
+                yield ChainAdded(chain) if frame.kind == Message.NEW_CHAIN else ChainGone(chain)
         case Message.DEL_TABLE:
             if frame.family in _FAMILIES:
                 table = attributes(frame.body).get(1, b"")[:-1].decode("utf-8", "replace")

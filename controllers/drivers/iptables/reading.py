@@ -35,17 +35,19 @@ def _netfilter(timeout: float) -> Iterator[socket.socket]:
         yield sock
 
 
-def read_nft(timeout: float = 5.0) -> Reading:
-    """Read every chain that matters, of IPv4 and IPv6, as they were at one moment. Raises DriverError."""
-    try:
-        with _netfilter(timeout) as sock:
-            for _ in range(_ATTEMPTS):
-                try:
-                    return _read(sock)
-                except _Interrupted:
-                    continue
-    except OSError as error:
-        raise DriverError(f"cannot read the rules from nf_tables: {error}; trying again") from error
+def read_nft(timeout: float = 5.0, *, whole: bool = False) -> Reading:
+    """Read every chain that matters, of IPv4 and IPv6, as they were at one moment. Raises DriverError.
+
+    `whole` keeps the rules' bodies, which are large.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            with _netfilter(timeout) as sock:
+                return _read(sock, whole=whole)
+        except _Interrupted:
+            continue
+        except OSError as error:
+            raise DriverError(f"cannot read the rules from nf_tables: {error}; trying again") from error
     raise DriverError(f"cannot read the rules: they changed {_ATTEMPTS} times meanwhile; trying again")
 
 
@@ -59,13 +61,16 @@ def generation(timeout: float = 5.0) -> int:
 
 
 def foreign_tables(timeout: float = 5.0) -> list[str]:
-    """The tables that nf_tables has in this namespace, e.g. ``ip nat``: for a node that uses iptables-legacy."""
+    """The tables that nf_tables has in this namespace, e.g. ``ip nat``: for a node that uses iptables-legacy.
+
+    A kernel that has no nf_tables has no tables in it.
+    """
     words = {2: "ip", 10: "ip6"}
     try:
         with _netfilter(timeout) as sock:
-            found = _ask(sock, Message.GET_TABLE, 0)
-    except OSError as error:
-        raise DriverError(f"cannot ask nf_tables for its tables: {error}") from error
+            found = list(_ask(sock, Message.GET_TABLE, 0))
+    except (OSError, DriverError):
+        return []  # only said to people, and on a node that does not use it
     named = ((frame.family, nftables.attributes(frame.body).get(1, b"")) for frame in found)
     return sorted(f"{words[family]} {name[:-1].decode()}" for family, name in named if family in words)
 
@@ -82,7 +87,7 @@ def legacy_tables() -> list[str]:
     return sorted(found)
 
 
-def _read(sock: socket.socket) -> Reading:
+def _read(sock: socket.socket, *, whole: bool) -> Reading:
     before = _generation(sock)
     chains: dict[ChainKey, list[Held]] = {}
     for family in Family:
@@ -92,7 +97,7 @@ def _read(sock: socket.socket) -> Reading:
                 chains[key] = []
     for key, rules in chains.items():
         for frame in _ask(sock, Message.GET_RULE, key.family, nftables.names(key.table, key.chain)):
-            found = nftables.rule_of(frame)
+            found = nftables.rule_of(frame, whole=whole)
             if found is not None:
                 rules.append(found[1])
     if _generation(sock) != before:
@@ -153,4 +158,4 @@ def held_text(rule: str) -> Held:
         if found is not None:
             mark, label = found[1].decode(), (found[2] or b"").decode("utf-8", "replace").partition('"')[0]
     form = hashlib.blake2b(rule.encode(), digest_size=12).digest()
-    return Held(mark, form, 0, label, rule.startswith(("-j REJECT", "-j DROP")))
+    return Held((mark, form), 0, label, rule.startswith(("-j REJECT", "-j DROP")))

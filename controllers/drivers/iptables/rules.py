@@ -52,15 +52,24 @@ class ChainKey(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A rule that is there. `mark` is the intent hash in its comment ('' if it has none of ours), `label` what else
-    the comment says. `final` says that it rejects or drops whatever comes. `handle` is 0 where there is none.
+    """A rule that is there. `id` is the intent hash in its comment ('' if it has none of ours) and its form; `label`
+    is what else the comment says. `final`: it rejects or drops whatever comes. `handle` is 0 where there is none.
+    `body` is the rule itself, packed; only the canonicaliser keeps it.
     """
 
-    mark: str
-    form: bytes
+    id: tuple[str, bytes]
     handle: int = 0
     label: str = ""
     final: bool = False
+    body: bytes = b""
+
+    @property
+    def mark(self) -> str:
+        return self.id[0]
+
+    @property
+    def form(self) -> bytes:
+        return self.id[1]
 
 
 class Text(NamedTuple):
