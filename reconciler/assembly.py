@@ -111,6 +111,9 @@ def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]
         Stream(f"openflow {switch.bridge}", switch.ready, switch.problem, wall(switch.last_event), switch.lost_count)
         for switch in catalog.openflow.switches()
     ]
+    netlink = catalog.namespaces.driver
+    if netlink.ready or catalog.namespaces.scopes():
+        found.append(Stream("netlink", netlink.ready, netlink.problem, lost=netlink.lost))
     return [*found, Stream("files", not source.detail, source.detail)]
 
 

@@ -33,8 +33,15 @@ log = get_logger("daemon")
 STOP_PATIENCE = 5.0
 """Seconds that passes under way may take to end after SIGTERM, and the store to write what waits."""
 
-READY_PATIENCE = 5.0
-"""Seconds after which systemd is told READY although the node is not as declared (a conflict, a mistake)."""
+READY_PATIENCE = 10.0
+"""Seconds after which systemd is told READY whatever the node is like (the YAML is wrong, Open vSwitch is away)."""
+
+READY_TIMES = 10
+"""READY is said so often: one that comes while systemd reads its unit files again is lost (252), and a first pass over
+services makes it do that."""
+
+READY_QUIET = 0.5
+"""Seconds without news after which what is left is for others to do: a tap that is not plugged yet, a conflict."""
 
 
 async def run_daemon(settings: Settings) -> int:
@@ -152,13 +159,14 @@ async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
             while not parts.engine.book.snapshot.revision:
                 await asyncio.sleep(0.02)
             await parts.engine.settle(READY_PATIENCE, READY_QUIET)
-    told, problem = "", ""
+    told, problem, left = "", "", READY_TIMES
     while True:
         outcome = str(parts.engine.statuses.outcome())
         healthy, _ = parts.node.healthy()
         try:
-            if not told:
+            if left:
                 notifier.ready(outcome)
+                left -= 1
             if healthy:
                 notifier.alive()
             if outcome != told:

@@ -89,6 +89,7 @@ class Engine:
         self.on_converged: Callable[[str], None] = lambda _revision: None
         self._mounted: Sequence[ChangeGate] = ()
         self._draining = False
+        self._uncounted = False
 
     # -- what should be ---------------------------------------------------------------------------------------------
 
@@ -228,6 +229,8 @@ class Engine:
             now = self.clock.now()
             self.metrics.observe_lag(max(0.0, now - before - LAG_EVERY))
             self.metrics.set_queue(self.queue.depth(), self.queue.oldest(now))
+            if self._uncounted:
+                self._count()
             if now >= next_beat:
                 next_beat = now + HEARTBEAT_EVERY
                 self.queue.add(HEARTBEAT)
@@ -321,7 +324,7 @@ class Engine:
             self._emit(entry)
         if changed or entry is not None:
             self.last_news = now
-            self._count()
+            self._uncounted = True
         whole = result.blind is not None or result.looked_at is None
         self.waiting.note(scope, verdict.waits_for, whole=whole)
         self.waiting.wake()
@@ -337,7 +340,7 @@ class Engine:
         self.statuses.forget(scope)
         self.gates.budget.forget(scope)
         self.waiting.retry(scope, None)
-        self._count()
+        self._uncounted = True
 
     def _failed_scope(self, scope: Scope, error: Exception) -> float:
         return self.gates.backoff.failed(scope_id(scope), generation=0, error=str(error), now=self.clock.now())
@@ -378,6 +381,8 @@ class Engine:
             sink.record(entry)
 
     def _count(self) -> None:
+        """Count all resources by outcome: too much for every pass of a start with thousands of them."""
+        self._uncounted = False
         self.metrics.set_resources(self.statuses.counts(self.book.snapshot.resources))
         not_right = self.statuses.not_right()
         self.metrics.set_withheld(status.gate for status in not_right if status.gate)
@@ -415,7 +420,9 @@ class Engine:
 
     def converged(self) -> bool:
         """Every scope was looked at wholly and nothing is left to do anywhere."""
-        return bool(self.book.snapshot.revision) and all(s in self.statuses.settled for s in self.scopes())
+        if not self.book.snapshot.revision or self.statuses.troubled():
+            return False
+        return all(scope in self.statuses.settled for scope in self.scopes())
 
     def unseen(self) -> Sequence[Scope]:
         """Scopes that had no full look yet."""

@@ -89,10 +89,12 @@ class OvsdbController:
     def _lost_since(self, now: float) -> dict[str, float]:
         """For each lost port how long its row has been gone, in seconds; -1: it is still there."""
         found = {}
-        for name, deleted in list(self._lost.items()):
-            if deleted is None and name not in self.driver.replica.ports:
-                deleted = self._lost[name] = now
-            if deleted is not None and (now - deleted >= REVIVAL or name in self.driver.replica.ports):
+        for name in list(self._lost):
+            there = name in self.driver.replica.ports
+            if self._lost[name] is None and not there:
+                self._lost[name] = now
+            deleted = self._lost[name]
+            if deleted is not None and (there or now - deleted >= REVIVAL):
                 del self._lost[name]
             else:
                 found[name] = -1.0 if deleted is None else now - deleted

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.drivers.netlink import rows
-from controllers.drivers.netlink.wire import F_REPLACE, Message
+from controllers.drivers.netlink.wire import F_REPLACE, Message, messages
 
 TABLES = ("links", "addresses", "routes", "rules", "neighbours")
 ALL = frozenset((*TABLES, "sysctls"))
@@ -20,8 +20,9 @@ Tables = Mapping[str, Sequence[Any]]
 """Rows by table, as a dump found them."""
 
 
-def read(table: str, answers: Sequence[Message]) -> list[Any]:
+def read(table: str, chunks: Sequence[bytes]) -> list[Any]:
     """The rows of a dump's answers."""
+    answers = [Message(kind, flags, body) for chunk in chunks for kind, flags, _, body in messages(chunk)]
     match table:
         case "links":
             return [rows.link(m.body) for m in answers if m.type == rows.RTM_NEWLINK]
@@ -57,7 +58,15 @@ class Space:
     neighbours: dict[tuple[int, str], rows.Neighbour] = field(default_factory=dict)
     sysctls: dict[str, str | None] = field(default_factory=dict)
     doubt: set[str] = field(default_factory=lambda: set(ALL))
+    later: set[str] = field(default_factory=set)
+    """Tables in which something else may have changed, too: read again after what is known has been seen to."""
+    unsure: set[int] = field(default_factory=set)
+    """Devices to be looked at one by one."""
+    digests: dict[str, int] = field(default_factory=dict)
+    """Of the dumps that the tables were last read from."""
     version: int = 0
+    loaded: int = 0
+    """The version when a dump was last taken over."""
     _names: dict[str, rows.Link] | None = None
 
     def by_name(self) -> Mapping[str, rows.Link]:
@@ -74,9 +83,22 @@ class Space:
                 setattr(self, table, new)
                 changed = True
             self.doubt.discard(table)
+            self.later.discard(table)
         if changed:
             self._changed()
         return changed
+
+    def load_links(self, found: Mapping[int, rows.Link | None]) -> None:
+        """Take over single devices; None for one that is gone."""
+        for index, row in found.items():
+            self.unsure.discard(index)
+            if row is None:
+                self.links.pop(index, None)
+            else:
+                self.links[index] = row
+        if found:
+            self.digests.pop("links", None)
+            self._changed()
 
     def load_sysctls(self, values: Mapping[str, str | None]) -> bool:
         changed = any(self.sysctls.get(key, "") != value for key, value in values.items())
@@ -99,7 +121,9 @@ class Space:
             case rows.RTM_NEWADDR | rows.RTM_DELADDR:
                 changed = self._address(rows.address(body), gone=kind == rows.RTM_DELADDR)
             case rows.RTM_NEWROUTE | rows.RTM_DELROUTE:
-                changed = self._route(rows.route(body), gone=kind == rows.RTM_DELROUTE, replaces=bool(flags & F_REPLACE))
+                changed = self._route(
+                    rows.route(body), gone=kind == rows.RTM_DELROUTE, replaces=bool(flags & F_REPLACE)
+                )
             case rows.RTM_NEWRULE | rows.RTM_DELRULE:
                 changed = self._rule(rows.rule(body), gone=kind == rows.RTM_DELRULE)
             case rows.RTM_NEWNEIGH | rows.RTM_DELNEIGH:
@@ -117,27 +141,31 @@ class Space:
     def _link(self, row: rows.Link, *, gone: bool, body: bytes) -> bool:
         if body[0]:
             return False  # AF_BRIDGE: what a bridge says of its ports, no state of the device
-        known = self.links.get(row.index)
+        known = self.links.get(row.ifindex)
         if gone:
             if known is None:
                 return False
-            del self.links[row.index]
+            del self.links[row.ifindex]
             # Addresses and IPv4 routes of a device that is gone are not all reported one by one.
             self.doubt |= {"addresses", "routes", "neighbours"}
             return True
+        if row.kind == "veth" and not row.peer:
+            self.unsure.add(row.ifindex)  # told before the pair was joined; what it is joined to is told by no event
         if row == known:
             return False
-        self.links[row.index] = row
-        if known is None or known.up != row.up or known.master != row.master:
-            self.doubt.add("routes")
+        self.links[row.ifindex] = row
+        if known is not None and known.up and not row.up:
+            self.later.add("routes")  # IPv4's go with it without a word
         return True
 
     def _address(self, row: rows.Address, *, gone: bool) -> bool:
-        key = row.index, row.address
+        key = row.ifindex, row.address
         if gone:
             # Routes that prefer it as their source go with it, silently; so do the others of its subnet (reported).
-            self.doubt.add("routes")
-            return self.addresses.pop(key, None) is not None
+            known = self.addresses.pop(key, None) is not None
+            if known:
+                self.later.add("routes")
+            return known
         if self.addresses.get(key) == row:
             return False
         self.addresses[key] = row
@@ -188,9 +216,9 @@ class Space:
 def _indexed(table: str, found: Sequence[Any]) -> Any:
     match table:
         case "links":
-            return {row.index: row for row in found}
+            return {row.ifindex: row for row in found}
         case "addresses":
-            return {(row.index, row.address): row for row in found}
+            return {(row.ifindex, row.address): row for row in found}
         case "routes":
             routes: dict[tuple[int, str, int], tuple[rows.Route, ...]] = {}
             for row in found:
@@ -200,4 +228,4 @@ def _indexed(table: str, found: Sequence[Any]) -> Any:
         case "rules":
             return set(found)
         case _:
-            return {(row.index, row.ip): row for row in found}
+            return {(row.ifindex, row.ip): row for row in found}

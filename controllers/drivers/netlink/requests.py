@@ -127,7 +127,7 @@ def new_link(end: LinkEnd, kind: str) -> Message:
     return _new_link(end, kind)
 
 
-def set_link(
+def set_link(  # noqa: PLR0913 - each may be given or not
     index: int,
     *,
     up: bool | None = None,
@@ -137,6 +137,7 @@ def set_link(
     name: str = "",
     alias: str | None = None,
     netns: int | None = None,
+    group: int = 0,
 ) -> Message:
     """Change what is given of the device `index`; `master` 0 frees it. With `netns` it moves there."""
     flags = rows.IFF_UP if up else 0
@@ -154,6 +155,8 @@ def set_link(
         parts.append(u32(10, master))
     if alias is not None:
         parts.append(text(20, alias))
+    if group:
+        parts.append(u32(27, group))
     return Message(rows.RTM_SETLINK, 0, body + b"".join(parts))
 
 
@@ -193,9 +196,7 @@ def _route(row: rows.Route, *, deleting: bool) -> bytes:
         scope = _SCOPES["link"]
     flags = rows.RTNH_F_ONLINK if row.onlink and not deleting else 0
     table = row.table if row.table < 256 else 252
-    header = rows.ROUTE.pack(
-        family, length, 0, 0, table, row.proto, 255 if deleting else scope, row.type, flags
-    )
+    header = rows.ROUTE.pack(family, length, 0, 0, table, row.proto, 255 if deleting else scope, row.type, flags)
     parts = [u32(15, row.table)]
     if length:
         parts.append(attribute(1, ip))
@@ -205,8 +206,8 @@ def _route(row: rows.Route, *, deleting: bool) -> bytes:
         parts.append(attribute(5, _packed(row.via)))
     elif row.via:
         parts.append(attribute(18, struct.pack("=H", _family(row.via)) + _packed(row.via)))
-    if row.index and row.type == rows.RTN_UNICAST:
-        parts.append(u32(4, row.index))
+    if row.ifindex and row.type == rows.RTN_UNICAST:
+        parts.append(u32(4, row.ifindex))
     if row.src:
         parts.append(attribute(7, _packed(row.src)))
     if row.paths and deleting:
@@ -257,7 +258,7 @@ def delete_rule(row: rows.Rule) -> Message:
 
 
 def _neighbour(row: rows.Neighbour) -> bytes:
-    body = rows.NEIGHBOUR.pack(_family(row.ip), row.index, rows.NUD_PERMANENT, 0, 0) + attribute(1, _packed(row.ip))
+    body = rows.NEIGHBOUR.pack(_family(row.ip), row.ifindex, rows.NUD_PERMANENT, 0, 0) + attribute(1, _packed(row.ip))
     if row.mac:
         body += attribute(2, _mac(row.mac))
     return body + (attribute(12, bytes([row.proto])) if row.proto else b"")
@@ -271,11 +272,11 @@ def delete_neighbour(row: rows.Neighbour) -> Message:
     return Message(rows.RTM_DELNEIGH, 0, _neighbour(row))
 
 
-TABLES: dict[str, tuple[Callable[[], tuple[Message, ...]], int]] = {
-    "links": (lambda: (dump_links(),), rows.RTM_NEWLINK),
-    "addresses": (lambda: (dump_addresses(),), rows.RTM_NEWADDR),
-    "routes": (lambda: (dump_routes(rows.INET), dump_routes(rows.INET6)), rows.RTM_NEWROUTE),
-    "rules": (lambda: (dump_rules(rows.INET), dump_rules(rows.INET6)), rows.RTM_NEWRULE),
-    "neighbours": (lambda: (dump_neighbours(),), rows.RTM_NEWNEIGH),
+TABLES: dict[str, Callable[[], tuple[Message, ...]]] = {
+    "links": lambda: (dump_links(),),
+    "addresses": lambda: (dump_addresses(),),
+    "routes": lambda: (dump_routes(rows.INET), dump_routes(rows.INET6)),
+    "rules": lambda: (dump_rules(rows.INET), dump_rules(rows.INET6)),
+    "neighbours": lambda: (dump_neighbours(),),
 }
 """How each table of a namespace is read."""

@@ -1,7 +1,7 @@
 """Links, addresses, routes, rules and neighbours as the kernel reports them: rows, and how messages are read into them.
 
 A row has what can be declared and what tells whose it is, and nothing that moves by itself (counters, lifetimes,
-carrier): two equal rows are one state. Texts are as the kernel's own tools write them. Called by `replica` and `inside`.
+carrier): two equal rows are one state. Texts are as the kernel's own tools write them. Called by `replica`, `inside`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _U32 = struct.Struct("=I")
 class Link(NamedTuple):
     """A network device. `peer` is the index that it names as its other end or parent, 0 for none."""
 
-    index: int
+    ifindex: int
     name: str
     up: bool
     mac: str
@@ -57,7 +57,7 @@ class Link(NamedTuple):
 class Address(NamedTuple):
     """An address of a device, like ``10.0.0.1/24``. `proto` is 0 where nobody said."""
 
-    index: int
+    ifindex: int
     address: str
     proto: int
     dad_failed: bool
@@ -66,7 +66,7 @@ class Address(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route. `to` is a prefix; `via` and `src` are ''  and `index` 0 where there is none; `paths` if several."""
+    """A route. `to` is a prefix; `via` and `src` are ''  and `ifindex` 0 where there is none; `paths` if several."""
 
     family: int
     table: int
@@ -75,7 +75,7 @@ class Route(NamedTuple):
     type: int
     proto: int
     via: str
-    index: int
+    ifindex: int
     src: str
     onlink: bool
     paths: bytes
@@ -101,10 +101,13 @@ class Rule(NamedTuple):
 class Neighbour(NamedTuple):
     """A permanent neighbour."""
 
-    index: int
+    ifindex: int
     ip: str
     mac: str
     proto: int
+
+
+_ANY: dict[int, str] = {INET: "0.0.0.0", INET6: "::"}  # noqa: S104 - networks, nothing is bound
 
 
 def _number(found: dict[int, bytes], kind: int, default: int = 0) -> int:
@@ -171,13 +174,12 @@ def address(body: bytes) -> Address:
 
 
 def route(body: bytes) -> Route | None:
-    """Read the body of an RTM_NEWROUTE or RTM_DELROUTE; None for the local table and the cache, which nobody declares."""
+    """Read the body of an RTM_NEWROUTE or RTM_DELROUTE; None for what nobody declares (local table, cache)."""
     family, length, _, _, table, proto, _, kind, flags = ROUTE.unpack_from(body)
     if table == LOCAL_TABLE or flags & _RTM_F_CLONED or family not in {INET, INET6}:
         return None
     found = attributes(body, ROUTE.size)
     table = _number(found, 15, table)
-    zero = "0.0.0.0" if family == INET else "::"
     to = found.get(1)
     via = _ip(family, found.get(5))
     if not via and 18 in found:  # RTA_VIA: a next hop of the other family
@@ -186,7 +188,7 @@ def route(body: bytes) -> Route | None:
     return Route(
         family,
         table,
-        f"{zero if to is None else _ip(family, to)}/{length}",
+        f"{_ANY[family] if to is None else _ip(family, to)}/{length}",
         _number(found, 6),
         kind,
         proto,
@@ -200,7 +202,7 @@ def route(body: bytes) -> Route | None:
 
 def _prefix(family: int, value: bytes | None, length: int) -> str:
     if value is None:
-        return "" if not length else f"{'0.0.0.0' if family == INET else '::'}/{length}"
+        return "" if not length else f"{_ANY[family]}/{length}"
     return f"{_ip(family, value)}/{length}"
 
 

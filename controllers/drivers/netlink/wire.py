@@ -114,35 +114,60 @@ class Channel:
 
         Raises RefusedError with the kernel's reason, DriverError when it does not answer.
         """
+        return [
+            Message(kind, flags, body)
+            for chunk in self.dump(message, what)
+            for kind, flags, _, body in messages(chunk)
+            if kind not in {NLMSG_ERROR, NLMSG_DONE}
+        ]
+
+    def dump(self, message: Message, what: str) -> tuple[bytes, ...]:
+        """The same undecoded: two equal answers are one state. Raises as `ask` does."""
         for _ in range(5):
-            answers, interrupted = self._exchange(message, what)
-            if not interrupted:
+            answers = self._exchange(message, what)
+            if answers:
                 return answers
         raise DriverError(f"{what}: the tables change faster than they can be read; tried again soon")
 
-    def _exchange(self, message: Message, what: str) -> tuple[list[Message], bool]:
+    def _exchange(self, message: Message, what: str) -> tuple[bytes, ...]:
+        """The datagrams of one answer; none when it was interrupted by a change."""
         self._sequence += 1
         wanted = F_REQUEST | message.flags | (0 if message.flags & F_DUMP == F_DUMP else F_ACK)
         header = HEADER.pack(16 + len(message.body), message.type, wanted, self._sequence, 0)
-        answers: list[Message] = []
-        interrupted = False
+        answers: list[bytes] = []
         try:
             self.socket.send(header + message.body)
             while True:
-                for kind, flags, sequence, body in messages(self.socket.recv(_BUFFER)):
-                    if sequence != self._sequence:
-                        continue
-                    interrupted = interrupted or bool(flags & F_DUMP_INTR)
-                    if kind in {NLMSG_ERROR, NLMSG_DONE}:
-                        _check(kind, flags, body, what)
-                        return answers, interrupted
-                    answers.append(Message(kind, flags, body))
-        except TimeoutError as error:
-            raise DriverError(f"{what}: the kernel did not answer in time") from error
-        except BlockingIOError as error:
+                data = self.socket.recv(_BUFFER)
+                ended, interrupted = self._ended(data, what)
+                answers.append(data)
+                if interrupted:
+                    self._skip(data, what)
+                    return ()
+                if ended:
+                    return tuple(answers)
+        except (TimeoutError, BlockingIOError) as error:
             raise DriverError(f"{what}: the kernel did not answer in time") from error
         except OSError as error:
             raise DriverError(f"{what}: {error.strerror or error}") from error
+
+    def _ended(self, data: bytes, what: str) -> tuple[bool, bool]:
+        """Is this the last datagram of the answer, and did a change interrupt it? Raises as `ask` does."""
+        interrupted = ended = False
+        at, size = 0, len(data)
+        while at + 16 <= size:
+            length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)
+            interrupted = interrupted or bool(flags & F_DUMP_INTR)
+            if kind <= NLMSG_DONE and sequence == self._sequence:
+                _check(kind, flags, data[at + 16 : at + length], what)
+                ended = True
+            at += (length + 3) & ~3
+        return ended, interrupted
+
+    def _skip(self, data: bytes, what: str) -> None:
+        """Take what is left of an answer that is not wanted."""
+        while not self._ended(data, what)[0]:
+            data = self.socket.recv(_BUFFER)
 
 
 def _check(kind: int, flags: int, body: bytes, what: str) -> None:

@@ -1,0 +1,201 @@
+"""The controller of namespaces and what is in them: joins the pure diff with the netlink driver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from controllers.drivers.netlink.client import RUN_NETNS, Netlink
+from controllers.drivers.netlink.inside import HOST
+from controllers.drivers.netlink.replica import Space
+from controllers.namespace.diff import diff
+from controllers.namespace.index import Index
+from controllers.namespace.links import LOST_AFTER
+from controllers.namespace.namespaces import is_marked
+from controllers.namespace.perform import perform, touched
+from controllers.namespace.state import NAME, Observed
+from controllers.namespace.wanted import Wanted, wanted
+from controllers.ownership import Owner, alias
+from desired.kinds.namespace import KINDS, Inside, LinkSpec
+from desired.resource import Resource, Resources, Spec
+from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
+from reconciler.errors import NotReady, ReconcilerError
+from reconciler.stream import EventStream
+
+_ADDRESS_MARKS = (5, 18)
+"""The kernel that keeps the proto of an address."""
+
+
+class NamespaceController:
+    """One scope for each namespace, and one for the host. `untouchable` are interfaces that no plan may hurt."""
+
+    name = NAME
+    specs: tuple[type[Spec], ...] = KINDS
+
+    def __init__(
+        self,
+        *,
+        owner: Owner,
+        untouchable: Iterable[str] = (),
+        timeout: float = 5.0,
+        directory: Path = RUN_NETNS,
+        buffer: int = 8 << 20,
+    ) -> None:
+        self._mark = alias(owner)
+        self.driver = Netlink(
+            mark=self._mark, on_change=self._changed, directory=directory, timeout=timeout, buffer=buffer
+        )
+        self._untouchable = frozenset(untouchable)
+        self.events = EventStream()
+        self._known: set[str] = set()
+        self._wanted: dict[str, tuple[Resources, Wanted]] = {}
+        self._quiet: dict[str, tuple[Resources, tuple[int, ...], Plan]] = {}
+        self._index = Index({})
+        self.on_lost: list[Callable[[str], None]] = []
+        """Told the port of Open vSwitch whose device is nowhere, though it may say otherwise."""
+        self._missing: dict[str, float] = {}
+        self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
+        self._address_marks = _kernel() >= _ADDRESS_MARKS
+
+    def scope(self, resource: Resource) -> Scope:
+        spec = resource.spec
+        return Scope(NAME, spec.namespace if isinstance(spec, Inside) else resource.id.name)
+
+    def scopes(self) -> Sequence[Scope]:
+        names = self.driver.marked()
+        if names is not self._scopes[0]:
+            self._scopes = (names, (Scope(NAME, HOST), *(Scope(NAME, name) for name in names)))
+        return self._scopes[1]
+
+    # -- the pass ---------------------------------------------------------------------------------------------------
+
+    async def observe(self, view: View, focus: Focus) -> Observed:
+        name = view.scope.name
+        here = self._declared(name, view.resources)
+        if self._index.everything is not view.everything:
+            self._index = Index(view.everything)
+        self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
+        spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
+        self._look_for_ports(name, here, spaces)
+        own = spaces.get(name)
+        if own is not None and name != HOST and is_marked(own, self._mark):
+            self._known.add(name)
+        return Observed(
+            name,
+            here,
+            spaces,
+            self._mark,
+            name in self._known,
+            self._untouchable,
+            self._address_marks,
+        )
+
+    def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
+        """A device that died with its namespace is not missed by vswitchd: somebody has to tell."""
+        now = asyncio.get_running_loop().time()
+        for dev, resource in here.links.items():
+            spec = resource.spec
+            if not isinstance(spec, LinkSpec) or spec.type != "ovs":
+                continue
+            inside = name in spaces and dev in spaces[name].by_name()
+            if inside or spec.port in spaces[HOST].by_name():
+                self._missing.pop(spec.port, None)
+            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER:
+                self._missing[spec.port] = now
+                for listener in self.on_lost:
+                    listener(spec.port)
+
+    def _declared(self, name: str, resources: Resources) -> Wanted:
+        kept = self._wanted.get(name)
+        if kept is None or kept[0] is not resources:
+            kept = self._wanted[name] = (resources, wanted(resources))
+        return kept[1]
+
+    def diff(self, view: View, observed: Any) -> Plan:
+        """A namespace in which nothing was wrong and nothing has changed since needs no second comparison."""
+        assert isinstance(observed, Observed)
+        seen = (
+            tuple(space.version for space in observed.spaces.values()),
+            tuple(space.cookie for space in observed.spaces.values()),
+        )
+        stamp = (*seen[0], *seen[1])
+        kept = self._quiet.get(observed.name)
+        if kept is not None and kept[0] is view.resources and kept[1] == stamp:
+            return kept[2]
+        plan = diff(view, observed)
+        if plan:
+            self._quiet.pop(observed.name, None)
+        else:
+            self._quiet[observed.name] = (view.resources, stamp, plan)
+        return plan
+
+    def focus(self, changes: Sequence[Change]) -> Focus:
+        return None
+
+    async def act(self, scope: Scope, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        """What was refused is a result of its own, so that its neighbours are done all the same."""
+        loop = asyncio.get_running_loop()
+        results: list[GroupResult] = []
+        for group in groups:
+            started = loop.time()
+            results += await self._carry_out(scope, group, started)
+        return results
+
+    async def _carry_out(self, scope: Scope, group: Group, started: float) -> Sequence[GroupResult]:
+        loop = asyncio.get_running_loop()
+        try:
+            errors = await self.driver.perform(
+                scope.name, lambda session: perform(session, group.changes, self._mark), tables=touched(group.changes)
+            )
+        except ReconcilerError as failed:
+            return [GroupResult(group, failed, seconds=loop.time() - started)]
+        seconds = loop.time() - started
+        done = tuple(change for change, error in zip(group.changes, errors, strict=True) if error is None)
+        results = [GroupResult(replace(group, changes=done), seconds=seconds)] if done else []
+        for change, error in zip(group.changes, errors, strict=True):
+            if error is not None:
+                results.append(
+                    GroupResult(replace(group, changes=(change,)), error, frozenset([change.resource]), seconds)
+                )
+        return results
+
+    async def prove(self, scope: Scope) -> None:
+        if not self.driver.ready:
+            raise NotReady(f"network namespaces: {self.driver.problem}")
+        await self.driver.prove(scope.name)
+
+    def close(self) -> None:
+        """End the driver's thread."""
+        self.driver.close()
+
+    # -- the streams ------------------------------------------------------------------------------------------------
+
+    async def watch(self) -> AsyncIterator[Event]:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(self.driver.run(), name="netlink-driver")
+            try:
+                while True:
+                    yield await self.events.get()
+            finally:
+                running.cancel()
+
+    def _changed(self, name: str | None, devices: frozenset[str], reason: str) -> None:
+        if name is None:
+            names = {HOST, *self.driver.marked(), *self._index.names}
+            for each in sorted(names):
+                self.events.put_nowait(Event(Scope(NAME, each), None, reason))
+            return
+        if reason and (name in self._index.names or name == HOST or name in self.driver.marked()):
+            self.events.put_nowait(Event(Scope(NAME, name), None, reason))
+        for other in self._index.waiting_for(name, devices):
+            if other != name:
+                self.events.put_nowait(Event(Scope(NAME, other), None, f"a device of namespace {name} changed"))
+
+
+def _kernel() -> tuple[int, ...]:
+    numbers = os.uname().release.split("-")[0].split(".")[:2]
+    return tuple(int(number) for number in numbers if number.isdigit())

@@ -1,0 +1,103 @@
+"""The interface by which the node is reached cannot be cut by a plan, unless its addresses are carried over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controllers.drivers.netlink.inside import HOST
+from controllers.drivers.netlink.rows import Address
+from controllers.ownership import PROTO
+from reconciler.contract import Plan
+from tests.controllers.drivers.netlink.private import ip, privately
+from tests.controllers.namespace.support import running
+from tests.controllers.namespace.world import World, foreign_route, link, resources
+
+
+def host(*, untouchable: frozenset[str] = frozenset()) -> World:
+    """eth0 has the default route and an address of ours, eth1 has neither."""
+    world = World(name=HOST, untouchable=untouchable)
+    rows = [link(2, "eth0", kind=""), link(3, "eth1", kind=""), link(4, "br0")]
+    world.host.load({"links": [world.host.links[1], *rows]})
+    for address, index, proto in (("192.0.2.9/24", 2, 0), ("192.0.2.10/24", 2, PROTO), ("10.1.0.1/24", 3, PROTO)):
+        world.host.addresses[index, address] = Address(index, address, proto, False, True, False)
+    world.host.routes[254, "0.0.0.0/0", 0] = (foreign_route("0.0.0.0/0", 2)._replace(via="192.0.2.1"),)
+    return world
+
+
+def withheld(plan: Plan) -> dict[str, str]:
+    return {str(f.resource): f.reason for f in plan.findings if f.reason.startswith("withheld")}
+
+
+def planned(plan: Plan) -> set[str]:
+    return {str(change.resource) for group in plan.groups for change in group.changes}
+
+
+def test_the_interface_of_the_default_route_is_not_taken_down_nor_changed_nor_enslaved() -> None:
+    for setting in ("up: false", "mac: 'fa:16:3e:00:00:01'", "master: br0"):
+        plan = host().plan(resources(f"host: {{links: {{eth0: {{{setting}}}}}}}"))
+        assert "the default route leaves by it" in withheld(plan)["link/host/eth0"]
+        assert "link/host/eth0" not in planned(plan)
+
+
+def test_its_addresses_and_routes_are_not_taken_away() -> None:
+    plan = host().plan(resources("host: {}"))
+    assert "address/host/eth0/192.0.2.10/24" in withheld(plan)
+    assert planned(plan) == {"address/host/eth1/10.1.0.1/24"}
+    moved = host().plan(resources("host: {links: {eth1: {}}, routes: [{to: default, via: 10.1.0.9, dev: eth1}]}"))
+    assert "take the route" in withheld(moved)["route/host/default"]
+
+
+def test_an_interface_that_the_settings_call_untouchable_is_protected_too() -> None:
+    plan = host(untouchable=frozenset({"eth1"})).plan(resources("host: {links: {eth1: {up: false}}}"))
+    assert "untouchable" in withheld(plan)["link/host/eth1"]
+
+
+def test_it_is_done_when_the_interface_is_released_by_name() -> None:
+    plan = host().plan(resources("host: {release: [eth0], links: {eth0: {up: false}}}"))
+    assert not withheld(plan)
+    assert "link/host/eth0" in planned(plan)
+
+
+def test_it_is_done_when_all_its_addresses_and_routes_are_declared_for_another_device() -> None:
+    body: dict[str, Any] = {
+        "links": {
+            "eth0": {"master": "br0"},
+            "br0": {"type": "existing", "addresses": ["192.0.2.9/24", "192.0.2.10/24"]},
+        },
+        "routes": [{"to": "default", "via": "192.0.2.1", "dev": "br0"}],
+    }
+    plan = host().plan(resources(str({"host": body}).replace("'", '"')))
+    assert not withheld(plan)
+    assert {"link/host/eth0", "route/host/default", "address/host/br0/192.0.2.9/24"} <= planned(plan)
+    body["links"]["br0"]["addresses"] = ["192.0.2.10/24"]
+    assert "link/host/eth0" in withheld(host().plan(resources(str({"host": body}).replace("'", '"'))))
+
+
+def test_an_interface_of_others_keeps_what_is_not_declared_for_it() -> None:
+    world = host()
+    world.converge(resources("host: {links: {eth1: {mtu: 1400, addresses: [10.2.0.1/24]}}, release: [eth0]}"))
+    assert world.host.links[3].mtu == 1400
+    assert (3, "10.2.0.1/24") in world.host.addresses
+    assert (2, "192.0.2.9/24") in world.host.addresses
+    assert world.host.links[3].mac == "02:00:00:00:00:01"
+
+
+@privately
+async def test_on_the_real_kernel_a_held_interface_keeps_its_own_and_gets_what_is_declared() -> None:
+    ip("link", "add", "eth0", "type", "veth", "peer", "name", "wire")
+    ip("link", "set", "wire", "up")
+    ip("link", "set", "eth0", "up")
+    ip("addr", "add", "192.0.2.9/24", "dev", "eth0")
+    ip("route", "add", "default", "via", "192.0.2.1")
+    text = "host: {links: {eth0: {addresses: [198.51.100.7/32], %s}}, sysctls: {net.ipv4.conf.eth0.proxy_arp: 1}}"
+    async with running(text % "mtu: 1400") as node:
+        assert "198.51.100.7/32" in ip("addr", "show", "eth0")
+        assert "192.0.2.9/24" in ip("addr", "show", "eth0")
+        assert "mtu 1400" in ip("link", "show", "eth0")
+        node.declare(text % "up: false")
+        await node.until(lambda: "withheld" in node.wrong().get("link/host/eth0", ""), "withheld")
+        assert "state UP" in ip("link", "show", "eth0")
+        node.declare("host: {release: [eth0]}")
+        await node.converged()
+        assert "198.51.100.7" not in ip("addr", "show", "eth0"), "ours, and no longer declared"
+        assert "default via 192.0.2.1" in ip("route")

@@ -1,0 +1,88 @@
+"""Ports of Open vSwitch that live in a namespace, held by the whole daemon: moved in, repaired, moved in again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.functional.daemon import Node
+from tests.ovs import PrivateOvs
+
+DESIRED = {
+    "bridges": {"br-int": {"fail_mode": "standalone"}},
+    "ports": {"qr-1": {"bridge": "br-int", "tag": 5}, "qr-2": {"bridge": "br-int"}},
+    "namespaces": {
+        "qrouter": {
+            "links": {
+                "qr-1": {"type": "ovs", "mac": "fa:16:3e:00:00:01", "addresses": ["10.0.0.1/24"]},
+                "inner": {"type": "ovs", "device": "qr-2", "mtu": 1400, "addresses": ["10.0.1.1/24"]},
+            },
+            "routes": [{"to": "default", "via": "10.0.0.254"}],
+            "sysctls": {"net.ipv4.ip_forward": 1},
+        }
+    },
+}
+
+
+@pytest.fixture
+def node(ovs: PrivateOvs) -> Iterator[Node]:
+    node = Node(ovs)
+    node.declare(**DESIRED)
+    node.start()
+    yield node
+    assert node.stop() == 0
+    assert node.crashes() == []
+
+
+def address(node: Node) -> str:
+    return node.ovs.run("ip", "-n", "qrouter", "addr")
+
+
+def test_ports_are_moved_in_and_renamed_and_work(node: Node) -> None:
+    shown = address(node)
+    assert "fa:16:3e:00:00:01" in shown
+    assert "10.0.0.1/24" in shown
+    assert "inner" in shown
+    assert "qr-2" not in shown
+    assert "default via 10.0.0.254" in node.ovs.run("ip", "-n", "qrouter", "route")
+
+
+def test_everything_comes_back_after_vswitchd_was_restarted(node: Node) -> None:
+    node.ovs.restart_vswitchd()
+    node.until(lambda: "10.0.0.1/24" in address(node) and "10.0.1.1/24" in address(node), "moved in again")
+    node.converged()
+
+
+def test_a_device_moved_back_to_the_host_is_moved_in_again(node: Node) -> None:
+    with node.repairs("link/qrouter/qr-1"):
+        node.ovs.run("ip", "-n", "qrouter", "link", "set", "qr-1", "netns", str(node.ovs.holder.pid))
+    assert "10.0.0.1/24" in address(node)
+
+
+def test_a_port_that_was_deleted_comes_back_into_its_namespace(node: Node) -> None:
+    with node.repairs("link/qrouter/qr-1"):
+        node.ovs.vsctl("--no-wait", "del-port", "qr-1")
+    assert "10.0.0.1/24" in address(node)
+
+
+def test_a_namespace_deleted_with_ports_in_it_comes_back_whole(node: Node) -> None:
+    with node.repairs("namespace/qrouter"):
+        node.ovs.run("ip", "netns", "del", "qrouter")
+    assert "10.0.0.1/24" in address(node)
+
+
+def test_after_a_cold_boot_everything_comes_back_in_one_go(node: Node) -> None:
+    assert node.stop() == 0
+    node.ovs.stop_vswitchd()
+    node.ovs.run("ip", "netns", "del", "qrouter")
+    node.ovs.start_vswitchd()
+    node.start()
+    assert "10.0.0.1/24" in address(node)
+    assert "10.0.1.1/24" in address(node)
+
+
+def test_a_device_deleted_in_its_namespace_is_made_anew(node: Node) -> None:
+    with node.repairs("link/qrouter/qr-1"):
+        node.ovs.run("ip", "-n", "qrouter", "link", "del", "qr-1")
+    assert "10.0.0.1/24" in address(node)
