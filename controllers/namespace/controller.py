@@ -17,7 +17,7 @@ from controllers.namespace.index import Index
 from controllers.namespace.links import LOST_AFTER
 from controllers.namespace.namespaces import is_marked
 from controllers.namespace.perform import perform, touched
-from controllers.namespace.state import NAME, Observed
+from controllers.namespace.state import NAME, CreateNamespace, Observed
 from controllers.namespace.wanted import Wanted, wanted
 from controllers.ownership import Owner, alias
 from desired.kinds.namespace import KINDS, Inside, LinkSpec
@@ -57,6 +57,8 @@ class NamespaceController:
         self._index = Index({})
         self.on_lost: list[Callable[[str], None]] = []
         """Told the port of Open vSwitch whose device is nowhere, though it may say otherwise."""
+        self.on_made: list[Callable[[str], None]] = []
+        """Told the name of a namespace that was made."""
         self._missing: dict[str, float] = {}
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
@@ -156,6 +158,9 @@ class NamespaceController:
         seconds = loop.time() - started
         done = tuple(change for change, error in zip(group.changes, errors, strict=True) if error is None)
         results = [GroupResult(replace(group, changes=done), seconds=seconds)] if done else []
+        if any(isinstance(change.action, CreateNamespace) for change in done):
+            for listener in self.on_made:
+                listener(scope.name)
         for change, error in zip(group.changes, errors, strict=True):
             if error is not None:
                 results.append(

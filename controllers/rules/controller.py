@@ -61,6 +61,10 @@ class RulesController:
         """By namespace, tables that the other variant of iptables has there: for the doors to show."""
         return self.tables.other_variant()
 
+    def namespace_made(self, name: str) -> None:
+        """The namespace of this name was made, perhaps in place of another: what was known of it is void."""
+        self.tables.made_anew(name)
+
     def _changed(self, namespace: str, touched: Touched | None, why: str) -> None:
         if namespace not in self._namespaces and not self.tables.has_own_chains(namespace):
             return  # nothing is declared there, and nothing of ours was there when it was looked at

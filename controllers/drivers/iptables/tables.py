@@ -298,6 +298,10 @@ class Tables:
         for name in {*self.visitor.names(), *self._spaces} - {HOST} if names is None else names:
             self._named(name)
 
+    def made_anew(self, name: str) -> None:
+        """Another namespace stands behind this name. Mounted over the old file, it makes no event in the directory."""
+        self._named(name)
+
     def _named(self, name: str) -> None:
         """This name came or went."""
         space = self._spaces.pop(name, None)
