@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controllers.checks.controller import ChecksController
+from controllers.files.controller import FilesController
+from controllers.namespace.controller import NamespaceController
 from controllers.openflow import check
 from controllers.openflow.controller import OpenFlowController
 from controllers.ovsdb.controller import OvsdbController
 from controllers.ownership import Owner
+from controllers.rules.controller import RulesController
+from controllers.services.controller import ServicesController
 from desired.kinds.sections import SECTIONS
 from desired.resource import Resource, Spec
 from desired.schema import Problem
@@ -24,6 +29,11 @@ class Catalog:
 
     ovsdb: OvsdbController
     openflow: OpenFlowController
+    rules: RulesController
+    files: FilesController
+    services: ServicesController
+    checks: ChecksController
+    namespaces: NamespaceController
 
     @classmethod
     def build(cls, settings: Settings) -> Catalog:
@@ -40,10 +50,22 @@ class Catalog:
             compile_timeout=settings.timeouts.ofctl,
         )
         ovsdb.on_bridges.append(openflow.bridges_changed)
-        return cls(ovsdb, openflow)
+        namespaces = NamespaceController(owner=Owner(settings.owner), untouchable=settings.untouchable)
+        namespaces.on_lost.append(ovsdb.device_lost)
+        rules = RulesController(timeout=settings.timeouts.openflow)
+        namespaces.on_made.append(rules.namespace_made)
+        return cls(
+            ovsdb,
+            openflow,
+            rules,
+            FilesController(settings.owner),
+            ServicesController(settings.owner, timeout=settings.timeouts.ovsdb),
+            ChecksController(),
+            namespaces,
+        )
 
     def all(self) -> Sequence[Controller]:
-        return (self.ovsdb, self.openflow)
+        return (self.ovsdb, self.openflow, self.rules, self.files, self.services, self.checks, self.namespaces)
 
 
 async def misspelt(resources: Sequence[Resource], *, timeout: float) -> Sequence[Problem]:
@@ -53,4 +75,13 @@ async def misspelt(resources: Sequence[Resource], *, timeout: float) -> Sequence
 
 def spec_classes() -> dict[str, type[Spec]]:
     """Every kind's spec, by kind."""
-    return {spec.kind: spec for controller in (OvsdbController, OpenFlowController) for spec in controller.specs}
+    controllers = (
+        OvsdbController,
+        OpenFlowController,
+        RulesController,
+        FilesController,
+        ServicesController,
+        ChecksController,
+        NamespaceController,
+    )
+    return {spec.kind: spec for controller in controllers for spec in controller.specs}

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from desired.kinds.names import IfaceId, InterfaceName
+from desired.kinds.check import CheckSpec
+from desired.kinds.file import FileSpec
+from desired.kinds.files_section import Files
+from desired.kinds.names import IfaceId, InterfaceName, OneLine
+from desired.kinds.namespace import NamespaceSpec
+from desired.kinds.namespace_section import Spaces
 from desired.kinds.openflow import FlowSpec, GroupSpec, MeterSpec, split_flow
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
+from desired.kinds.rules import RawRuleSpec
+from desired.kinds.rules_section import Rules
+from desired.kinds.service import ServiceSpec, UnitName
+from desired.kinds.services_section import Services
 from desired.schema.section import Claim, Listed, Named, Numbered, Pairs, Section
 
 
@@ -107,5 +116,44 @@ SECTIONS: tuple[Section, ...] = (
         name_of=_meter,
         example='{br-int: {1: "kbps,band=type=drop,rate=1000"}}',
         description="OpenFlow meters, by bridge and meter id.",
+    ),
+    Spaces(
+        name="namespaces",
+        spec=NamespaceSpec,
+        example="{qrouter-1: {links: {qr-1: {type: ovs, addresses: [10.0.0.1/24]}}}}",
+        description="Network namespaces and what lives in them: links, addresses, routes, rules, neighbours, sysctls.",
+    ),
+    Spaces(
+        name="host",
+        single=True,
+        spec=NamespaceSpec,
+        example="{links: {eth1: {mtu: 9000}}, sysctls: {net.ipv4.ip_forward: 1}}",
+        description="The same for the host itself, whose interfaces are only held: what is not declared stays.",
+    ),
+    Rules(
+        name="rules",
+        spec=RawRuleSpec,
+        example="{qrouter-1: {floating_ips: {203.0.113.5: 10.0.0.5}}}",
+        description="NAT and filter rules, by network namespace ('host' is the host): readable forms, and raw ones.",
+    ),
+    Files(
+        name="files",
+        spec=FileSpec,
+        example='{/etc/neutron/l3_agent.ini: {ini: {DEFAULT: {external_network_bridge: ""}}}}',
+        description="Whole files of ours, by path, and blocks and INI keys held in files of others.",
+    ),
+    Services(
+        name="services",
+        spec=ServiceSpec,
+        name_type=UnitName,
+        example="{rabbitmq-server: {enabled: true, checks: [{tcp: 127.0.0.1:5672}]}}",
+        description="systemd units, by name: running or stopped, enabled, masked, and what tells that they work.",
+    ),
+    Named(
+        name="checks",
+        spec=CheckSpec,
+        name_type=OneLine,
+        example="{root-disk: {disk: /, max_used: 85}}",
+        description="Conditions of the node, by name: seen in its status and alerts; nothing is repaired by them.",
     ),
 )

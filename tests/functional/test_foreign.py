@@ -139,6 +139,7 @@ def test_name_held_by_a_foreign_bridge_is_a_conflict_until_adopted(up: Node) -> 
     more = {"bridges": {"br-new": {}}, "flows": {"br-new": ["priority=1,actions=NORMAL"]}}
     up.declare(name="more.yaml", **more)
     up.says("bridge/br-new", "conflict", "adopt: true")
+    up.says("flow/br-new/priority=1", "pending", "bridge/br-new")
     up.is_untouched()
     assert up.ovs.flows("br-new") == before, "flows of a bridge in conflict are not touched either"
     assert up.ovs.vsctl("get", "bridge", "br-new", "fail_mode") == "standalone"

@@ -72,15 +72,18 @@ def _enter_namespaces(plan: Plan) -> None:
     (plan.cgroup / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     kernel.unshare(Clone.CGROUP | Clone.NET | Clone.UTS | Clone.IPC)
     holder = f"/proc/{plan.holder}/ns/net"
-    inside, outside = ["link set lo up"], []
+    inside, outside, left = ["link set lo up"], [], []
     for index, (device, bridge, mtu) in enumerate(NICS):
         outer = f"{plan.name[:10]}.{bridge}"
         mac = f"02:1a:b0:00:{index:02x}:{plan.number:02x}"  # a NIC keeps its own over a power cut; others remember it
         near, far = f"link add {device} address {mac} mtu {mtu}", f"peer name {outer} mtu {mtu} netns {holder}"
         inside.append(f"{near} type veth {far}")
+        left.append(f"link del {outer}")
         outside.append(f"link set {outer} master {bridge} up")
     inside += ["link set eth0 up", f"addr add {address('mgmt', plan.number)}/24 dev eth0"]
     inside += ["link set eth1 up", "link set eth2 up"]
+    # After a power cut the kernel takes the old ones away by and by.
+    _ip(["nsenter", f"--net={holder}", "ip", "-force"], left, check=False)
     _ip(["ip"], inside)
     _ip(["nsenter", f"--net={holder}", "ip"], outside)
 
@@ -90,8 +93,11 @@ def address(network: str, number: int) -> str:
     return {"mgmt": f"172.31.0.{10 * number}", "data": f"10.10.10.{10 * number}"}[network]
 
 
-def _ip(argv: list[str], lines: list[str]) -> None:
-    subprocess.run([*argv, "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=10)
+def _ip(argv: list[str], lines: list[str], *, check: bool = True) -> None:
+    complaints = None if check else subprocess.DEVNULL
+    subprocess.run(
+        [*argv, "-batch", "-"], input="\n".join(lines), text=True, check=check, timeout=10, stderr=complaints
+    )
 
 
 def _be_init(plan: Plan, checkout: Path) -> None:

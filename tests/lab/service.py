@@ -87,12 +87,15 @@ flows:
 """
 
 
-def pair(cluster: Cluster) -> tuple[Node, Node]:
-    """The first two nodes with a host each, vm1 192.168.1.1 and vm2 192.168.1.2, joined by a tunnel that we hold."""
+def pair(cluster: Cluster, extra: str = "") -> tuple[Node, Node]:
+    """The first two nodes with a host each, vm1 192.168.1.1 and vm2 192.168.1.2, joined by a tunnel that we hold.
+
+    `extra` is YAML that the first one declares besides.
+    """
     one, two = list(cluster.nodes.values())[:2]
     for node, peer, host, address in ((one, two, "vm1", "192.168.1.1/24"), (two, one, "vm2", "192.168.1.2/24")):
         node.plug(host, address)
-        place(node, tunnel(node, peer, host))
+        place(node, tunnel(node, peer, host) + (extra if node is one else ""))
     started(one)
     started(two)
     if not cluster.ping(one, "vm1", "192.168.1.2"):

@@ -10,20 +10,29 @@ import pytest
 from tests.lab import service
 from tests.lab.cluster import Cluster, Node, lab
 
+SPACE = """
+namespaces:
+  blue:
+    links: {v: {type: veth, peer: {name: vh}, addresses: [10.0.0.1/24]}}
+    routes: [{to: default, via: 10.0.0.254}]
+"""
 SECRETS = ("s3cret-of-the-store", "hunter2")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes with a host each, and a GRE tunnel between them that the daemons made."""
+    """Two nodes with a host each, and a GRE tunnel between them that the daemons made; and a namespace with a link."""
     with lab("network", "compute") as cluster:
-        service.pair(cluster)
+        service.pair(cluster, extra=SPACE)
         yield cluster
 
 
 @pytest.fixture
 def node(cluster: Cluster) -> Node:
-    return cluster.nodes["network"]
+    """The first one, as declared."""
+    node = cluster.nodes["network"]
+    assert node.eventually(lambda: service.converged(node)), node.try_run("reconcile", "status")
+    return node
 
 
 def test_a_support_bundle_says_all_and_no_secret(node: Node) -> None:
@@ -71,7 +80,7 @@ def test_release_is_refused_while_the_daemon_holds_the_node(node: Node) -> None:
     assert _marks(node)
 
 
-def test_release_takes_every_mark_off_and_no_packet_is_lost(cluster: Cluster, node: Node) -> None:
+def test_release_takes_every_mark_off_for_good_and_no_packet_is_lost(cluster: Cluster, node: Node) -> None:
     assert cluster.ping(node, "vm1", "192.168.1.2")
     before = _plain(node)
     node.run("systemctl", "disable", "--now", "reconciler", timeout=30)
@@ -80,15 +89,17 @@ def test_release_takes_every_mark_off_and_no_packet_is_lost(cluster: Cluster, no
     assert ping.lost == ()
     assert "released  bridge/br-tun" in said
     assert "(3 flows)" in said
+    assert "namespace/blue" in said
+    assert "link/blue/v" in said
     assert _marks(node) == []
     assert _plain(node) == before
     assert "nothing here carried our mark" in node.reconcile("release")
-
-
-def test_what_was_released_is_foreign_to_a_daemon_that_comes_back(node: Node) -> None:
-    node.run("systemctl", "start", "reconciler", timeout=30)
+    # To a daemon that comes back it is all foreign: it leaves it alone, and says so.
+    node.run("systemctl", "enable", "--now", "reconciler", timeout=30)
     node.reconcile("status", expect=(4,))
-    assert _marks(node) == []
+    assert (_marks(node), _plain(node)) == ([], before)
+    node.sh("ovs-vsctl del-br br-int -- del-br br-tun; ip netns del blue")
+    assert node.eventually(lambda: service.converged(node))
 
 
 def _marks(node: Node) -> list[str]:
@@ -104,5 +115,6 @@ def _plain(node: Node) -> str:
     for p in $(ovs-vsctl list-ports br-int) $(ovs-vsctl list-ports br-tun); do
         ovs-vsctl --columns=name,tag list port $p; ovs-vsctl --columns=name,type,options,ofport list interface $p
     done
-    for b in br-int br-tun; do ovs-ofctl --names --no-stats dump-flows $b | sed 's/cookie=[^,]*, *//'; done""")
+    for b in br-int br-tun; do ovs-ofctl --names --no-stats dump-flows $b | sed 's/cookie=[^,]*, *//'; done
+    ip -n blue -br address; ip -n blue route; ip -br address show dev vh""")
     return "\n".join(sorted(ports.splitlines()))

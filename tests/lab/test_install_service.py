@@ -58,13 +58,14 @@ def _build(place: Path, *options: str) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    """`network` has nothing of ours, `compute` what an earlier installation would have left, and a host behind it."""
     with lab("network", "compute", installed=False) as cluster:
+        _neighbour(cluster.nodes["compute"], cluster.nodes["network"])
         yield cluster
 
 
 def test_install_upgrade_uninstall_on_a_node_that_carries_traffic(cluster: Cluster, wheels: Path) -> None:
     node, peer = cluster.nodes["network"], cluster.nodes["compute"]
-    _neighbour(peer, node)
     node.plug("vm1", "192.168.1.1/24")
 
     said = _install(node, wheels)
@@ -76,6 +77,7 @@ def test_install_upgrade_uninstall_on_a_node_that_carries_traffic(cluster: Clust
     node.write(service.DESIRED, service.tunnel(node, peer, "vm1"))
     node.run("systemctl", "start", "reconciler", timeout=30)
     assert "converged" in node.sh("cd /; reconcile status")
+    assert "opens and takes writes" in node.try_run("reconcile", "doctor")  # its migrations came along
     assert node.sh("readlink -f $(command -v reconcile)").startswith("/opt/reconciler/0")
     assert cluster.ping(node, "vm1", "192.168.1.2")
 
@@ -83,7 +85,7 @@ def test_install_upgrade_uninstall_on_a_node_that_carries_traffic(cluster: Clust
     with cluster.pinging(node, "vm1", "192.168.1.2") as ping:
         old = node.run("readlink", "/opt/reconciler/current").strip()
         node.write("/root/bin/python3", _STAND_IN, "755")
-        assert "running: converged" in _try_install(node, first="COPY=1")
+        assert "running: converged" in _try_install(node, "--wheels", str(wheels), first="COPY=1")
         assert node.run("readlink", "/opt/reconciler/current").strip() != old
         assert service.converged(node)
     assert ping.lost == ()
@@ -122,6 +124,21 @@ def test_a_version_that_does_not_start_is_replaced_by_the_one_before(cluster: Cl
     assert node.eventually(lambda: service.converged(node))
 
 
+def test_uninstall_lets_go_for_good_when_asked(cluster: Cluster) -> None:
+    node = cluster.nodes["compute"]
+    before = _world(node)
+    assert "reconciler=" in before
+    said = node.run("sh", f"{CHECKOUT}/systemd/uninstall.sh", "--release", "--purge", timeout=30)
+    assert "released  bridge/br-int" in said
+    after = _world(node)
+    assert "reconciler=" not in after
+    assert "0x5ec0" not in after
+    assert len(after.splitlines()) == len(before.splitlines())
+    assert "No such file" in node.try_run("ls", "/etc/reconciler", "/var/lib/reconciler")
+    node.sh("ovs-vsctl del-br br-int -- del-br br-tun")
+    _hold(node, cluster.nodes["network"])
+
+
 _STAND_IN = """#!/bin/sh
 # Plays Python, venv and pip in a moment; what it makes fails when it is run, or with COPY is what is installed.
 case "$*" in
@@ -138,8 +155,12 @@ esac
 
 def _neighbour(node: Node, peer: Node) -> None:
     """The other end of the tunnel, held by the code of this checkout."""
-    node.sh(f"mkdir -p /opt/reconciler; ln -sfn {sys.prefix} /opt/reconciler/current")
     node.plug("vm2", "192.168.1.2/24")
+    _hold(node, peer)
+
+
+def _hold(node: Node, peer: Node) -> None:
+    node.sh(f"mkdir -p /opt/reconciler; ln -sfn {sys.prefix} /opt/reconciler/current")
     service.enable(node, service.tunnel(node, peer, "vm2"))
 
 

@@ -148,6 +148,16 @@ def test_namespaces_are_made_where_everybody_sees_them(node: Node) -> None:
     assert node.run("readlink", f"/proc/{pid}/ns/mnt") == node.run("readlink", "/proc/1/ns/mnt")
 
 
+def test_doctor_names_a_drop_in_that_hides_the_namespaces_it_makes(node: Node) -> None:
+    assert "ok       mounts" in node.reconcile("doctor")
+    node.write("/run/systemd/system/reconciler.service.d/test.conf", "[Service]\nPrivateTmp=yes\n")
+    node.sh("systemctl daemon-reload; systemctl restart reconciler", timeout=30)
+    try:
+        assert "take PrivateTmp" in node.reconcile("doctor", expect=(1,))
+    finally:
+        node.sh("rm -r /run/systemd/system/reconciler.service.d; systemctl daemon-reload; systemctl restart reconciler")
+
+
 def test_what_it_never_does_is_closed_to_it(node: Node) -> None:
     pid = service.main_pid(node)
     kept = int(re.search(r"CapBnd:\s*(\w+)", node.read(f"/proc/{pid}/status"))[1], 16)  # type: ignore[index]

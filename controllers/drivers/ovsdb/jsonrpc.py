@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -153,9 +152,6 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.ended.done():
             return
-        if self._requests:
-            # Most likely what we have just done: the server may have others to tell of it before we go on.
-            os.sched_yield()
         try:
             for message in self._framer.feed(data):
                 self.heard = self._loop.time()

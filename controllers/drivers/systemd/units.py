@@ -1,0 +1,80 @@
+"""What systemd says of a unit, as far as it is held; and the replica of all units that somebody asked for.
+
+Fed by `bus` with whole properties and with what signals say. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+UNIT = "org.freedesktop.systemd1.Unit"
+SERVICE = "org.freedesktop.systemd1.Service"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """One unit. `started` is wall-clock seconds of the start of what runs now, 0 when nothing does."""
+
+    name: str
+    load: str = ""
+    active: str = ""
+    sub: str = ""
+    file_state: str = ""
+    """enabled, disabled, static, masked, … ; '' when there is no unit file."""
+    fragment: str = ""
+    dropins: tuple[str, ...] = ()
+    need_reload: bool = False
+    job: int = 0
+    result: str = ""
+    restart: str = ""
+    type: str = ""
+    main_pid: int = 0
+    status: int = 0
+    """Exit code or signal of the main process, when it has ended."""
+    started: float = 0.0
+    ended: float = 0.0
+    """Wall-clock seconds of the end of the last run, 0 when there was none."""
+    control_group: str = ""
+    stopped: bool = False
+    """A job of somebody ended it, so that systemd will not restart it."""
+
+    @property
+    def installed(self) -> bool:
+        return self.load not in {"not-found", ""}
+
+
+UP = frozenset({"active", "reloading", "refreshing", "activating"})
+
+_PLAIN = {
+    "LoadState": "load",
+    "ActiveState": "active",
+    "SubState": "sub",
+    "UnitFileState": "file_state",
+    "FragmentPath": "fragment",
+    "NeedDaemonReload": "need_reload",
+    "Result": "result",
+    "Restart": "restart",
+    "Type": "type",
+    "MainPID": "main_pid",
+    "ExecMainStatus": "status",
+    "ControlGroup": "control_group",
+}
+
+
+def fed(unit: UnitState, properties: Mapping[str, Any]) -> UnitState:
+    """The unit after these properties (plain values, by systemd's names) became known."""
+    known = {field: properties[name] for name, field in _PLAIN.items() if name in properties}
+    if properties.get("ActiveState") in UP:
+        known["stopped"] = False
+    if "DropInPaths" in properties:
+        known["dropins"] = tuple(properties["DropInPaths"])
+    if "Job" in properties:
+        known["job"] = properties["Job"][0]
+    if properties.get("InactiveEnterTimestamp"):
+        known["ended"] = properties["InactiveEnterTimestamp"] / 1e6
+    stamps = [properties[name] for name in ("ExecMainStartTimestamp", "ActiveEnterTimestamp") if properties.get(name)]
+    if stamps:
+        known["started"] = max(unit.started, *(stamp / 1e6 for stamp in stamps))
+    return replace(unit, **known)
