@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from controllers.checks.controller import ChecksController
+from controllers.drivers.probes.ask import Scalar, ask
 from controllers.files.controller import FilesController
 from controllers.namespace.controller import NamespaceController
 from controllers.openflow import check
@@ -36,7 +38,9 @@ class Catalog:
     namespaces: NamespaceController
 
     @classmethod
-    def build(cls, settings: Settings) -> Catalog:
+    def build(cls, settings: Settings, scalar: Scalar | None = None) -> Catalog:
+        """`scalar` asks a database, for checks; without it those wait."""
+        asker = partial(ask, scalar=scalar)
         ovsdb = OvsdbController(
             settings.ovsdb,
             owner=Owner(settings.owner),
@@ -59,8 +63,8 @@ class Catalog:
             openflow,
             rules,
             FilesController(settings.owner),
-            ServicesController(settings.owner, timeout=settings.timeouts.ovsdb),
-            ChecksController(),
+            ServicesController(settings.owner, timeout=settings.timeouts.ovsdb, asker=asker),
+            ChecksController(asker),
             namespaces,
         )
 

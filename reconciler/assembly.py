@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from controllers.catalog import SECTIONS, Catalog, spec_classes
 from desired.schema import Loaded, load_tree
@@ -47,6 +48,13 @@ def open_store(settings: Settings) -> Store:
     return SqlStore(settings.store_url, settings.node)
 
 
+def _scalar(url: str, query: str, timeout: float) -> Any:
+    """One value of any database, for checks."""
+    from desired.sql.scalar import scalar  # noqa: PLC0415 - as above
+
+    return scalar(url, query, timeout)
+
+
 def load_desired(settings: Settings, node: str | None = None, roles: Sequence[str] | None = None) -> Loaded:
     """What the desired directory declares for this node, or for another one that is named."""
     chosen = frozenset(settings.roles if roles is None else roles)
@@ -56,7 +64,7 @@ def load_desired(settings: Settings, node: str | None = None, roles: Sequence[st
 def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sink] = ()) -> Assembly:
     """Put the parts together. Needs a running loop. Without `journal` (a dry run) no pass is written to the store."""
     clock = SystemClock()
-    catalog = Catalog.build(settings)
+    catalog = Catalog.build(settings, _scalar)
     metrics = Metrics(controllers=[c.name for c in catalog.all()], kinds=spec_classes(), streams=("ovsdb", "files"))
     writer = StoreWriter(lambda: open_store(settings), wall=clock.wall, retention=settings.retention.limits())
     feed = Feed()

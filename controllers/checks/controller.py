@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from controllers.drivers.probes.ask import Answer, ask
+from controllers.drivers.probes.ask import Answer, Asker, ask
 from desired.kinds.check import CheckSpec
 from desired.resource import Resource, ResourceId, Spec
 from reconciler.clock import Clock, SystemClock
@@ -38,12 +38,13 @@ class _Kept:
 
 
 class ChecksController:
-    """One scope per check."""
+    """One scope per check. `asker` asks, within so many seconds."""
 
     name = NAME
     specs: tuple[type[Spec], ...] = (CheckSpec,)
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, asker: Asker = ask, clock: Clock | None = None) -> None:
+        self._asker = asker
         self._clock = clock or SystemClock()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._kept: dict[str, _Kept] = {}
@@ -127,7 +128,7 @@ class ChecksController:
     async def _ask(self, name: str, kept: _Kept) -> None:
         before, spec = kept.verdict, kept.spec
         try:
-            answer = self._grown(kept, await ask(spec, spec.timeout))
+            answer = self._grown(kept, await self._asker(spec, spec.timeout))
         except NotReady as error:
             kept.verdict = Observed(words=f"cannot be asked: {error}")
         else:

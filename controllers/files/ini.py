@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
 _BLANK = " \t\r"
 _HEADER = re.compile(r"\[([^\]]*)\]")
 _COMMENTED = re.compile(r"[#;]\s*([^=:#;\s][^=:]*?)\s*[=:]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(NamedTuple):
     """One line of a key, with the lines that go on with it: [start, end) in the file's lines."""
 
     start: int
@@ -33,7 +34,6 @@ class _Section:
     start: int
     end: int
     last: int
-    commented: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -52,25 +52,25 @@ class Ini:
         return tuple(item.value for item in self.items.get((section, key), ()))
 
 
+@lru_cache(maxsize=8)
 def parse(text: str) -> Ini:
-    """Read a file's text. Nothing in it is an error: what is no key, header or comment is left alone."""
+    """Read a file's text. Nothing in it is an error: what is no key, header or comment is left alone.
+
+    The result is kept, for the edit that follows a look and for the looks at what has not changed: do not change it.
+    """
     ini = Ini(text.split("\n"))
     section = _Section("", 0, 0, -1)
     ini.sections.append(section)
-    key, indent = "", 0
+    items, key, indent = ini.items, "", 0
     for number, line in enumerate(ini.lines):
         bare = line.strip(_BLANK)
         if not bare or bare[0] in "#;":
-            found = _COMMENTED.match(bare)
-            if found:
-                section.commented[found[1]] = number
             continue
-        depth = len(line) - len(line.lstrip(_BLANK))
+        depth = 0 if line[0] not in _BLANK else len(line) - len(line.lstrip(_BLANK))
         if key and depth > indent:
             _continue(ini, section, key, number, bare)
             continue
-        header = _HEADER.match(bare)
-        if header:
+        if bare[0] == "[" and (header := _HEADER.match(bare)):
             section.end = number
             section = _Section(header[1].strip(_BLANK), number, 0, number)
             ini.sections.append(section)
@@ -78,7 +78,11 @@ def parse(text: str) -> Ini:
             continue
         key, value = _split(bare)
         indent = depth
-        ini.items.setdefault((section.name, key), []).append(_Item(number, number + 1, value))
+        item, place = _Item(number, number + 1, value), (section.name, key)
+        if place in items:
+            items[place].append(item)
+        else:
+            items[place] = [item]
         section.last = number
     section.end = len(ini.lines)
     return ini
@@ -92,10 +96,10 @@ def _continue(ini: Ini, section: _Section, key: str, number: int, bare: str) -> 
 
 
 def _split(bare: str) -> tuple[str, str]:
-    places = [place for place in (bare.find("="), bare.find(":")) if place >= 0]
-    if not places:
-        return bare, ""
-    return bare[: min(places)].rstrip(_BLANK), bare[min(places) + 1 :].lstrip(_BLANK)
+    key, equals, value = bare.partition("=")
+    if ":" in key:
+        key, equals, value = bare.partition(":")
+    return key.rstrip(_BLANK), value.lstrip(_BLANK) if equals else ""
 
 
 def edit(text: str, section: str, key: str, values: Sequence[str]) -> str:
@@ -110,16 +114,16 @@ def edit(text: str, section: str, key: str, values: Sequence[str]) -> str:
     items = ini.items.get((section, key), [])
     lines: list[str | None] = list(ini.lines)
     ending = "\r" if ini.lines[0].endswith("\r") else ""
-    equals = _equals(ini)
     for item, value in zip(items, values, strict=False):
         if item.value != value:
-            lines[item.start] = _changed(ini.lines[item.start], value, equals) + ending
+            lines[item.start] = _changed(ini, item.start, value) + ending
             lines[item.start + 1 : item.end] = [None] * (item.end - item.start - 1)
     for item in items[len(values) :]:
         lines[item.start : item.end] = [None] * (item.end - item.start)
     fresh = values[len(items) :]
     if not fresh:
         return _joined(lines)
+    equals = _equals(ini)
     wanted = {**ini.values, (section, key): tuple(values)}
     for after, above, indent in _places(ini, section, key):
         added = [*above, *(f"{indent}{key}{equals}{value}".rstrip(_BLANK) for value in fresh)]
@@ -140,11 +144,12 @@ def _joined(lines: Sequence[str | None]) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
-def _changed(line: str, value: str, equals: str) -> str:
+def _changed(ini: Ini, number: int, value: str) -> str:
     """The line with another value; its indentation, key and spacing stay."""
-    found = re.match(r"(\s*[^=:]*?)(\s*)([=:])([ \t]*)(.*)", line.rstrip(_BLANK))
+    line = ini.lines[number].rstrip(_BLANK)
+    found = re.match(r"(\s*[^=:]*?)(\s*)([=:])([ \t]*)(.*)", line)
     if found is None:
-        return line.rstrip(_BLANK) + f"{equals}{value}".rstrip(_BLANK)
+        return line + f"{_equals(ini)}{value}".rstrip(_BLANK)
     key, before, sign, after, old = found.groups()
     gap = after if old else (" " if before else after)
     return f"{key}{before}{sign}{gap}{value}".rstrip(_BLANK)
@@ -177,8 +182,9 @@ def _places(ini: Ini, section: str, key: str) -> Iterator[tuple[int, list[str], 
     if items:
         yield items[-1].end - 1, [], _indent(ini.lines[items[-1].start])
     for one in found:
-        if key in one.commented:
-            yield one.commented[key], [], _indent_in(ini, one)
+        default = _commented(ini, one, key)
+        if default is not None:
+            yield default, [], _indent_in(ini, one)
     for one in found:
         yield one.last, [], _indent_in(ini, one)
     if section:
@@ -186,6 +192,16 @@ def _places(ini: Ini, section: str, key: str) -> Iterator[tuple[int, list[str], 
         yield len(ini.lines) - 1, [*gap, f"[{section}]"], ""
     else:
         yield -1, [], ""
+
+
+def _commented(ini: Ini, section: _Section, key: str) -> int | None:
+    """The last line of the section in which the key is commented out."""
+    found = None
+    for number in range(section.start, section.end):
+        line = ini.lines[number].strip(_BLANK)
+        if key in line and (said := _COMMENTED.match(line)) and said[1] == key:
+            found = number
+    return found
 
 
 def _indent_in(ini: Ini, section: _Section) -> str:

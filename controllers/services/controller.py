@@ -13,6 +13,7 @@ from controllers.drivers import tools
 from controllers.drivers.files import disk, marks
 from controllers.drivers.files.disk import FileState, Kind, Wanted
 from controllers.drivers.files.watcher import PathWatcher
+from controllers.drivers.probes.ask import Asker, ask
 from controllers.drivers.systemd import runs
 from controllers.drivers.systemd.bus import Systemd
 from controllers.drivers.systemd.units import UnitState
@@ -73,19 +74,19 @@ class _Unit:
 
 
 class ServicesController:
-    """One scope per unit. `owner` is the owner string of this node."""
+    """One scope per unit. `owner` is the owner string of this node; `asker` asks the checks."""
 
     name = NAME
     specs: tuple[type[Spec], ...] = (ServiceSpec,)
 
-    def __init__(self, owner: str, *, timeout: float, clock: Clock | None = None) -> None:
+    def __init__(self, owner: str, *, timeout: float, asker: Asker = ask, clock: Clock | None = None) -> None:
         self._owner = f"{owner}/service"
         self._timeout = timeout
         self._clock = clock or SystemClock()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self.driver = Systemd(self._changed, timeout=timeout)
         self._watcher = PathWatcher(self._file_changed)
-        self._healths = Healths(lambda name: self._tell(name, "a check answers otherwise"))
+        self._healths = Healths(lambda name: self._tell(name, "a check answers otherwise"), asker)
         self._units: dict[str, _Unit] = {}
         self._users: dict[str, set[str]] = {}
         self._left: set[str] | None = None

@@ -6,19 +6,16 @@ A unit that has just started is asked often, until it works; then every `interva
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from controllers.drivers.probes.ask import Answer, ask
+from controllers.drivers.probes.ask import Answer, Asker, ask
 from controllers.services.state import Health
-from desired.kinds.probe import Probe
 from desired.kinds.service import ServiceSpec
 from reconciler.errors import NotReady
 
 SOON = 0.05
 """Seconds between the first questions to a unit that has just started; doubled up to a second."""
-
-Asker = Callable[[Probe, float], Awaitable[Answer]]
 
 
 @dataclass(slots=True)

@@ -41,18 +41,30 @@ class Answer:
     value: float | None = None
 
 
-async def ask(probe: Probe, timeout: float) -> Answer:
-    """Ask once. Raises NotReady when the question itself cannot be asked (its URL was not stored, no namespace)."""
-    asked = _QUESTIONS[probe.question]
+Scalar = Callable[[str, str, float], Any]
+"""(URL, query, seconds) to one value of a database; blocking, raises DriverError. The database's library is not here."""
+
+Asker = Callable[[Probe, float], Awaitable[Answer]]
+
+
+async def ask(probe: Probe, timeout: float, scalar: Scalar | None = None) -> Answer:
+    """Ask once. Raises NotReady when the question itself cannot be asked (its URL was not stored, no namespace).
+
+    `scalar` is needed for what asks a database.
+    """
     try:
         async with asyncio.timeout(timeout):
-            return await asked(probe, timeout)
+            if probe.question == "sql":
+                return await _sql(probe, timeout, scalar)
+            return await _QUESTIONS[probe.question](probe, timeout)
     except TimeoutError:
         return Answer(ok=False, words=f"{probe.words()}: no answer within {timeout:g} s")
     except DriverError as error:
         return Answer(ok=False, words=f"{probe.words()}: {error}")
     except OSError as error:
-        return Answer(ok=False, words=f"{probe.words()}: {error.strerror or error}")
+        # asyncio says "Connect call failed" instead of why; a name that is not found has a text of its own.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        return Answer(ok=False, words=f"{probe.words()}: {why}")
 
 
 # -- the network -----------------------------------------------------------------------------------------------------
@@ -225,9 +237,9 @@ def _size(top: str) -> int:
     return total
 
 
-async def _sql(probe: Probe, timeout: float) -> Answer:
-    from desired.sql.scalar import scalar  # noqa: PLC0415 - SQLAlchemy, only where it is asked for
-
+async def _sql(probe: Probe, timeout: float, scalar: Scalar | None) -> Answer:
+    if scalar is None:
+        raise NotReady("databases cannot be asked here")
     assert probe.sql is not None
     assert probe.query is not None
     url, query = _url(probe.sql), probe.query
@@ -290,7 +302,7 @@ def _url(text: str) -> str:
     return found.strip("\"'")
 
 
-_QUESTIONS: dict[str, Callable[[Probe, float], Awaitable[Answer]]] = {
+_QUESTIONS: dict[str, Asker] = {
     "tcp": _tcp,
     "http": _http,
     "unix": _unix,
@@ -299,5 +311,4 @@ _QUESTIONS: dict[str, Callable[[Probe, float], Awaitable[Answer]]] = {
     "ping": _ping,
     "disk": _disk,
     "directory": _directory,
-    "sql": _sql,
 }

@@ -1,0 +1,133 @@
+"""Laws of what is done to a unit, whatever state it is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controllers.drivers.systemd.units import UnitState
+from controllers.services.diff import HAND_OVER, SETTLE, diff, scope_of
+from controllers.services.state import Apply, Fitness, Health, Observed, Restart, Start, Stop, Tries
+from desired.kinds.service import ServiceSpec
+from desired.resource import Origin, Resource, ResourceId
+from reconciler.contract import Outcome, Plan, View
+
+NAME = "x.service"
+WALL = 1000.0
+
+units = st.builds(
+    UnitState,
+    name=st.just(NAME),
+    load=st.sampled_from(["loaded", "masked", "not-found"]),
+    active=st.sampled_from(["active", "inactive", "failed", "activating", "deactivating", "reloading"]),
+    sub=st.just("sub"),
+    file_state=st.sampled_from(["enabled", "disabled", "static", "masked", ""]),
+    job=st.sampled_from([0, 7]),
+    result=st.sampled_from(["success", "signal", "start-limit-hit"]),
+    restart=st.sampled_from(["no", "always", "on-failure"]),
+    started=st.sampled_from([0.0, 500.0, WALL - 0.1]),
+    ended=st.sampled_from([0.0, 600.0, WALL - HAND_OVER / 2]),
+    stopped=st.booleans(),
+)
+healths = st.builds(
+    Health,
+    ok=st.sampled_from([None, True, False]),
+    words=st.just("bad"),
+    failed=st.integers(0, 4),
+    passed=st.booleans(),
+)
+tries = st.builds(Tries, vain=st.integers(0, 7), next_at=st.sampled_from([0.0, 50.0, 150.0]))
+specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "state": st.sampled_from(["running", "stopped", None]),
+        "enabled": st.sampled_from([True, False, None]),
+        "checks": st.just([{"tcp": "127.0.0.1:1"}]),
+        "restart_on": st.just(["/etc/x"]),
+        "requires": st.just(["other"]),
+    },
+)
+
+
+def planned(spec: dict[str, Any], unit: UnitState, health: Health, tried: Tries, **more: Any) -> Plan:
+    checked = ServiceSpec(name=NAME, **spec)
+    rid = ResourceId("service", NAME)
+    resource = Resource(rid, checked, Origin("test"), checked.generation())
+    others = {"other.service": more.pop("other", Fitness(works=True))}
+    observed = Observed(unit, "me/service", 100.0, WALL, others=others, health=health, tries=tried, **more)
+    return diff(View(scope_of(NAME), {rid: resource}, everything={rid: resource}), observed)
+
+
+def steps(plan: Plan) -> tuple[Any, ...]:
+    changes = [change for group in plan.groups for change in group.changes]
+    assert len(changes) <= 1
+    return changes[0].action.steps if changes and isinstance(changes[0].action, Apply) else ()
+
+
+def kinds(plan: Plan) -> set[type]:
+    return {type(step) for step in steps(plan)}
+
+
+@given(specs, units, healths, tries)
+def test_nothing_is_both_started_and_stopped_and_nothing_wanted_is_left_unsaid(
+    spec: dict[str, Any], unit: UnitState, health: Health, tried: Tries
+) -> None:
+    plan = planned(spec, unit, health, tried)
+    assert len(kinds(plan) & {Start, Stop, Restart}) <= 1
+    runs = unit.active in {"active", "reloading"}
+    wanted = spec.get("state", "running")
+    if wanted == "running" and not runs:
+        assert plan, "it does not run, and that is a change or is told"
+    if wanted == "stopped":
+        assert not kinds(plan) & {Start, Restart}
+    if wanted is None:
+        assert not kinds(plan) & {Start, Stop, Restart}
+
+
+@given(specs, units, healths, tries)
+def test_what_systemd_is_at_work_on_is_waited_for(
+    spec: dict[str, Any], unit: UnitState, health: Health, tried: Tries
+) -> None:
+    if unit.active in {"activating", "deactivating"} or (unit.job and unit.active in {"inactive", "failed"}):
+        assert not kinds(planned(spec, unit, health, tried)) & {Start, Restart}
+
+
+@given(specs, units, healths, tries)
+def test_a_spent_budget_or_one_whose_time_has_not_come_starts_nothing(
+    spec: dict[str, Any], unit: UnitState, health: Health, tried: Tries
+) -> None:
+    found = [step for step in steps(planned(spec, unit, health, tried)) if isinstance(step, Start | Restart)]
+    if tried.vain >= 5 or tried.next_at > 100.0:
+        assert not found
+
+
+@given(units, tries)
+def test_a_check_that_has_not_failed_often_enough_restarts_nothing(unit: UnitState, tried: Tries) -> None:
+    spec: dict[str, Any] = {"checks": [{"tcp": "127.0.0.1:1"}], "failures": 3}
+    plan = planned(spec, unit, Health(ok=False, words="bad", failed=2, passed=True), tried)
+    assert Restart not in kinds(plan)
+
+
+@given(units, healths, tries)
+def test_without_what_it_requires_nothing_is_started(unit: UnitState, health: Health, tried: Tries) -> None:
+    lame = Fitness(works=False, why="is inactive", hopeless=True)
+    assert Start not in kinds(planned({"requires": ["other"]}, unit, health, tried, other=lame))
+
+
+def running(**more: Any) -> UnitState:
+    return UnitState(NAME, load="loaded", active="active", sub="running", started=500.0, **more)
+
+
+def test_a_newer_file_restarts_once_it_is_left_alone() -> None:
+    spec = {"restart_on": ["/etc/x"]}
+    assert steps(planned(spec, running(), Health(), Tries(), newest=(400.0, "/etc/x"))) == ()
+    assert steps(planned(spec, running(), Health(), Tries(), newest=(600.0, "/etc/x"))) == (Restart(fault=False),)
+    soon = planned(spec, running(), Health(), Tries(), newest=(WALL - SETTLE / 2, "/etc/x"))
+    assert (steps(soon), soon.findings[0].outcome) == ((), Outcome.PENDING)
+    assert steps(planned(spec, running(), Health(), Tries(), newest=(WALL + 3600, "/etc/x"))) == (), "a clock that lies"
+
+
+def test_a_running_unit_that_works_is_left_in_peace() -> None:
+    assert not planned({"checks": [{"tcp": "127.0.0.1:1"}]}, running(), Health(ok=True, passed=True), Tries())
