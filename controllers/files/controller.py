@@ -97,6 +97,7 @@ class FilesController:
             {name: _uid(name) for name in users},
             {name: _gid(name) for name in groups},
             knew,
+            self._watcher.half_written(path),
         )
 
     def _search(self, directory: str) -> None:
@@ -173,7 +174,7 @@ class FilesController:
         known = self._known.get(path, _Known())
         first = actions[0]
         state = disk.read(path, follow=not isinstance(first, PutFile | DeleteFile))
-        if isinstance(first, DeleteFile | PutFile) and known.state is not None and state != known.state:
+        if known.state is not None and state != known.state:
             raise DriverError(f"writing {path}: somebody else wrote it at the same moment; it is looked at again")
         text = edited = state.content
         for action in actions:

@@ -20,6 +20,8 @@ from reconciler.contract import Change, Disruption, Finding, Group, Outcome, Pla
 RECHECK = 10.0
 """Seconds after which to look again for what tells no event: an account that does not exist yet."""
 
+RECHECK_WRITING = 0.5
+
 
 @dataclass(slots=True)
 class _Draft:
@@ -57,8 +59,15 @@ def diff(view: View, observed: Observed) -> Plan:
         draft.changes.append(
             Change(rid, Verb.DELETE, action, "no longer declared", "present", "", Disruption.NONE, prune=True)
         )
+    if observed.half_written:
+        draft.findings += [_later(change.resource) for change in draft.changes]
+        draft.changes.clear()
     groups = (Group(tuple(draft.changes), divisible=True),) if draft.changes else ()
     return Plan(groups, tuple(draft.findings), {FileSpec.kind: int(ours)})
+
+
+def _later(rid: ResourceId) -> Finding:
+    return Finding(rid, Outcome.PENDING, "somebody is writing the file just now", recheck=RECHECK_WRITING)
 
 
 def _whole(draft: _Draft, resource: Resource) -> None:

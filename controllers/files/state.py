@@ -23,6 +23,8 @@ class Observed:
     groups: Mapping[str, int | None] = field(default_factory=dict)
     knew: bool = False
     """True when this very inode was a file of ours before, whatever is in it now."""
+    half_written: bool = False
+    """Somebody is in the middle of writing it: what it says now is not what it will say."""
 
 
 @dataclass(frozen=True, slots=True)

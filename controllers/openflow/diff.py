@@ -64,9 +64,7 @@ def _numbered(view: View, observed: Observed, *, exclusive: bool) -> tuple[Numbe
     if observed.numbered is None:
         return NumberedDiff(), NumberedDiff()
     numbered, bridge = observed.numbered, observed.bridge
-    groups, meters = (
-        diff_numbered(view, kind, bridge, numbered, exclusive=exclusive) for kind in ("group", "meter")
-    )
+    groups, meters = (diff_numbered(view, kind, bridge, numbered, exclusive=exclusive) for kind in ("group", "meter"))
     return groups, meters
 
 

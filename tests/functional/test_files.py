@@ -108,6 +108,17 @@ def test_a_stranger_s_own_key_and_comment_survive_beside_a_repair(files: Files) 
     assert "[agent]\nx=2\n# mine\ny=3\n" in files.ini.read_text()
 
 
+def test_a_file_that_somebody_is_writing_is_not_written_by_us(files: Files) -> None:
+    whole = files.ini.read_text()
+    with files.ini.open("w") as writing:  # emptied by this
+        files.ini.chmod(0o604)  # an event in the middle
+        files.node.says(files.rid("external_network_bridge"), "pending", "writing the file")
+        assert files.ini.stat().st_size == 0
+        writing.write(whole.replace("x=1", "x=3"))
+    files.node.converged()
+    assert files.ini.read_text() == whole.replace("x=1", "x=3")
+
+
 def test_a_file_of_others_that_goes_away_is_waited_for(files: Files) -> None:
     kept = files.ini.read_text()
     files.ini.unlink()

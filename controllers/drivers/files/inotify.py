@@ -17,13 +17,18 @@ from typing import Final
 
 from reconciler.errors import DriverError
 
+MODIFY: Final = 0x2
+ATTRIB: Final = 0x4
 CLOSE_WRITE: Final = 0x8
+CREATE: Final = 0x100
+IS_DIRECTORY: Final = 0x40000000
 _WANTED: Final = (
-    0x4  # ATTRIB: owner, mode, and the last link of a file going away
+    MODIFY
+    | ATTRIB  # owner, mode, and the last link of a file going away
     | CLOSE_WRITE
     | 0x40  # MOVED_FROM
     | 0x80  # MOVED_TO
-    | 0x100  # CREATE
+    | CREATE
     | 0x200  # DELETE
     | 0x400  # DELETE_SELF
     | 0x800  # MOVE_SELF
@@ -40,9 +45,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Inotify:
-    """`changed(directory, name)`; name '' when the directory itself went; directory '' when events were lost."""
+    """`changed(directory, name, mask)`; name '': the directory itself went; directory '': events were lost."""
 
-    def __init__(self, changed: Callable[[str, str], None]) -> None:
+    def __init__(self, changed: Callable[[str, str, int], None]) -> None:
         self._changed = changed
         self._fd = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
@@ -91,7 +96,13 @@ class Inotify:
             self._by_wd.pop(wd, None)
             _LIBC.inotify_rm_watch(self._fd, wd)
 
-    def _readable(self) -> None:
+    def drain(self) -> None:
+        """Report what has come until now, without waiting for the loop."""
+        while self._readable():
+            pass
+
+    def _readable(self) -> bool:
+        """One read; False when nothing was there."""
         data = b""
         with contextlib.suppress(BlockingIOError):
             data = os.read(self._fd, _READ)
@@ -102,17 +113,18 @@ class Inotify:
             name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
             offset += length
             if mask & _OVERFLOW:
-                self._changed("", "")
+                self._changed("", "", 0)
                 continue
             directory = self._by_wd.get(wd)
             if directory is None:
                 continue
             if mask & _SELF and not name:
                 self.remove(directory)
-                self._changed(directory, "")
+                self._changed(directory, "", 0)
             elif mask & _IGNORED:
                 del self._by_wd[wd]
                 self._by_directory.pop(directory, None)
-                self._changed(directory, "")
+                self._changed(directory, "", 0)
             elif name:
-                self._changed(directory, name)
+                self._changed(directory, name, mask)
+        return bool(data)

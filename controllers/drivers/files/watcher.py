@@ -11,10 +11,12 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from controllers.drivers.files.inotify import Inotify
+from controllers.drivers.files.inotify import ATTRIB, CREATE, IS_DIRECTORY, MODIFY, Inotify
 from reconciler.errors import DriverError
 
 _LINKS = 8
+HALF_WRITTEN = 2.0
+"""Seconds after its last write for which a file that was not closed counts as half written."""
 
 
 class PathWatcher:
@@ -27,6 +29,7 @@ class PathWatcher:
         self._paths: dict[str, frozenset[tuple[str, str]]] = {}
         self._names: dict[tuple[str, str], set[str]] = {}
         self._used: dict[str, int] = {}
+        self._writing: dict[str, float] = {}
         self.problem = ""
         """Why changes are not heard of, in words; '' when they are."""
 
@@ -44,13 +47,22 @@ class PathWatcher:
         self._paths.clear()
         self._names.clear()
         self._used.clear()
+        self._writing.clear()
 
     def track(self, path: str) -> None:
         """Hear of `path` from now on. What cannot be watched is said in `problem`, and held by the resync."""
         if path not in self._paths:
             self._follow(path)
 
+    def half_written(self, path: str) -> bool:
+        """Is somebody in the middle of writing it, in place? Asked after reading it; its end is an event."""
+        if self._inotify is not None:
+            self._inotify.drain()
+        since = self._writing.get(path)
+        return since is not None and asyncio.get_running_loop().time() - since < HALF_WRITTEN
+
     def forget(self, path: str) -> None:
+        self._writing.pop(path, None)
         for place in self._paths.pop(path, ()):
             self._unuse(path, place)
 
@@ -101,7 +113,18 @@ class PathWatcher:
             path = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(path)), target))
         return frozenset(found)
 
-    def _heard(self, directory: str, name: str) -> None:
+    def _note_writing(self, directory: str, name: str, mask: int) -> None:
+        """From its making or its first write until it is closed or replaced, a file is half written."""
+        for path in self._names.get((directory, name), ()):
+            if mask & MODIFY or (mask & CREATE and not mask & IS_DIRECTORY):
+                self._writing[path] = asyncio.get_running_loop().time()
+            elif not mask & ATTRIB:
+                self._writing.pop(path, None)
+
+    def _heard(self, directory: str, name: str, mask: int) -> None:
+        self._note_writing(directory, name, mask)
+        if mask & MODIFY:
+            return  # its end is the event
         if not directory:
             for path in list(self._paths):
                 self._follow(path)

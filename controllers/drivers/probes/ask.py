@@ -42,7 +42,7 @@ class Answer:
 
 
 Scalar = Callable[[str, str, float], Any]
-"""(URL, query, seconds) to one value of a database; blocking, raises DriverError. The database's library is not here."""
+"""(URL, query, seconds) to one value of a database; blocking, raises DriverError. Its library is not known here."""
 
 Asker = Callable[[Probe, float], Awaitable[Answer]]
 

@@ -115,3 +115,19 @@ async def test_a_neighbour_is_not_heard_and_a_forgotten_path_neither(ears: Ears,
     await asyncio.sleep(0.02)
     found = {ears.heard.get_nowait() for _ in range(ears.heard.qsize())}
     assert str(two) not in found
+
+
+async def test_a_file_that_is_being_written_in_place_is_half_written_until_it_is_closed(
+    ears: Ears, tmp_path: Path
+) -> None:
+    file = tmp_path / "f"
+    file.write_text("whole")
+    ears.watcher.track(str(file))
+    assert not ears.watcher.half_written(str(file))
+    with file.open("w") as writing:
+        assert ears.watcher.half_written(str(file)), "truncated, and nothing in it yet"
+        writing.write("who")
+        writing.flush()
+        assert ears.watcher.half_written(str(file))
+    assert not ears.watcher.half_written(str(file))
+    await ears.hears(file)
