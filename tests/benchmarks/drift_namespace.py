@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,7 +92,7 @@ class _Space:
         self.watcher.close()
 
 
-class _Namespaces:
+class _Namespaces(ABC):
     program = "floor_netlink.py"
     share = 1.0
     pause = (0.15, 0.3)
@@ -113,15 +114,15 @@ class _Namespaces:
         answers = {f"{name} {key}": whole(message) for name in self.spaces for key, message in [self.answer(name)]}
         return Path("/"), {"answers": answers, "spaces": {}}
 
-    def answer(self, name: str) -> tuple[str, Message]:
-        raise NotImplementedError
+    @abstractmethod
+    def answer(self, name: str) -> tuple[str, Message]: ...
 
+    @abstractmethod
     def broken(self, space: _Space, kind: int, body: bytes) -> bool | None:
         """Does this event say that it is broken (True), or whole again (False)?"""
-        raise NotImplementedError
 
-    def breaking(self, space: _Space) -> Message:
-        raise NotImplementedError
+    @abstractmethod
+    def breaking(self, space: _Space) -> Message: ...
 
     def break_one(self, number: int) -> tuple[float, float]:
         space = self.spaces[f"q{number % SPACES}"]
