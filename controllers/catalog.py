@@ -46,6 +46,7 @@ class Catalog:
             owner=Owner(settings.owner),
             datapath_type=settings.datapath_type or "system",
             timeout=settings.timeouts.ovsdb,
+            untouchable=settings.untouchable,
         )
         openflow = OpenFlowController(
             settings.ovs_rundir,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
@@ -34,10 +34,13 @@ class OvsdbController:
     name = SCOPE.controller
     specs: tuple[type[Spec], ...] = (BridgeSpec, PortSpec, BondSpec, HeldPortSpec)
 
-    def __init__(self, remote: str, *, owner: Owner, datapath_type: str, timeout: float) -> None:
+    def __init__(
+        self, remote: str, *, owner: Owner, datapath_type: str, timeout: float, untouchable: Collection[str] = ()
+    ) -> None:
         self.driver = Ovsdb(remote, on_change=self._changed, timeout=timeout)
         self.on_bridges: list[Callable[[frozenset[str] | None], None]] = []
         self._owner = owner
+        self._untouchable = frozenset(untouchable)
         self._datapath_type = datapath_type
         self.events = EventStream()
         self._ofports: dict[str, int] = {}
@@ -77,6 +80,7 @@ class OvsdbController:
             self._held[1],
             self._ours,
             self._lost_since(now),
+            self._untouchable,
         )
 
     def device_lost(self, name: str) -> None:

@@ -36,11 +36,7 @@ def look(draft: Draft, name: str) -> None:
     assert isinstance(resource.spec, PortSpec | BondSpec)
     bridge = resource.spec.bridge
     if row is None:
-        if name in draft.observed.lost:
-            reason = "is made anew in a moment: vswitchd has to forget the one whose device died"
-            draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, recheck=REVIVAL))
-        elif _bridge_ready(draft, resource, bridge):
-            _create(draft, resource, resource.spec, "port is missing")
+        _missing(draft, resource, resource.spec)
         return
     if not draft.may_hold(row, resource):
         draft.conflict(resource, f"port {name}")
@@ -63,6 +59,27 @@ def _lost(draft: Draft, resource: Resource, row: PortRow) -> None:
     draft.changes.append(
         Change(resource.id, Verb.UPDATE, action, why, "a port without a device", "made anew", Disruption.OUTAGE)
     )
+
+
+def _missing(draft: Draft, resource: Resource, spec: PortSpec | BondSpec) -> None:
+    if _untouchable(draft, resource, spec):
+        return
+    if resource.id.name in draft.observed.lost:
+        reason = "is made anew in a moment: vswitchd has to forget the one whose device died"
+        draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, recheck=REVIVAL))
+    elif _bridge_ready(draft, resource, spec.bridge):
+        _create(draft, resource, spec, "port is missing")
+
+
+def _untouchable(draft: Draft, resource: Resource, spec: PortSpec | BondSpec) -> bool:
+    """A host interface that the settings protect is not taken into a bridge: it may be the way to this node."""
+    taken = spec.interfaces if isinstance(spec, BondSpec) else (resource.id.name,) if spec.type == "system" else ()
+    protected = sorted(draft.observed.untouchable & set(taken))
+    if not protected:
+        return False
+    reason = f"{', '.join(protected)} is listed in the setting 'untouchable'; take it off there to put it into a bridge"
+    draft.findings.append(Finding(resource.id, Outcome.PENDING, reason))
+    return True
 
 
 def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:

@@ -39,6 +39,8 @@ class Observed:
     """Rows (by uuid) that carried our mark when we saw them, whatever has become of it."""
     lost: Mapping[str, float] = field(default_factory=dict)
     """Ports whose device died: seconds since their row was deleted for that; -1 while it is there."""
+    untouchable: AbstractSet[str] = frozenset()
+    """Interfaces of the host (setting `untouchable`) that are never taken into a bridge: the way to this node."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Rows:
         waiting: Mapping[str, float] | None = None,
         settled: frozenset[Scope] = frozenset(),
         ofports: Mapping[str, int] | None = None,
+        untouchable: frozenset[str] = frozenset(),
     ) -> Plan:
         replica = Replica()
         replica.load(self.database.initial())
@@ -59,7 +60,8 @@ class Rows:
         resources = {rid: r for rid, r in every.items() if rid.kind != "flow"}
         view = View(SCOPE, resources, "rev", settled, every)
         held = tuple(rid for rid in resources if rid.kind == "held_port")
-        return diff(view, Observed(replica, ME, names, ofports or {}, "netdev", waiting or {}, held))
+        observed = Observed(replica, ME, names, ofports or {}, "netdev", waiting or {}, held, untouchable=untouchable)
+        return diff(view, observed)
 
 
 def changes(plan: Plan) -> list[Change]:
@@ -275,3 +277,12 @@ def test_create_actions_name_their_bridge() -> None:
     (change,) = changes(Rows().plan([bridge("br0")]))
     assert isinstance(change.action, CreateBridge)
     assert change.after == "datapath_type=netdev, external_ids={reconciler=me}, fail_mode=secure"
+
+
+def test_an_untouchable_interface_is_not_taken_into_a_bridge() -> None:
+    wanted = [bridge("br-ex"), port("eth0", "br-ex", type="system"), port("eth1", "br-ex", type="system")]
+    plan = Rows().plan(wanted, untouchable=frozenset({"eth0"}))
+    assert {change.resource.name for change in changes(plan)} == {"br-ex", "eth1"}
+    (finding,) = plan.findings
+    assert (finding.resource.name, finding.outcome) == ("eth0", Outcome.PENDING)
+    assert "untouchable" in finding.reason
