@@ -150,7 +150,7 @@ def test_namespaces_are_made_where_everybody_sees_them(node: Node) -> None:
 
 def test_doctor_names_a_drop_in_that_hides_the_namespaces_it_makes(node: Node) -> None:
     assert "ok       mounts" in node.reconcile("doctor")
-    node.write("/run/systemd/system/reconciler.service.d/test.conf", "[Service]\nPrivateTmp=yes\n")
+    node.write("/run/systemd/system/reconciler.service.d/test.conf", "[Service]\nPrivateMounts=yes\n")
     node.sh("systemctl daemon-reload; systemctl restart reconciler", timeout=30)
     try:
         assert "take PrivateTmp" in node.reconcile("doctor", expect=(1,))
