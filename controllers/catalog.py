@@ -16,7 +16,7 @@ from controllers.ovsdb.controller import OvsdbController
 from controllers.ownership import Owner
 from controllers.rules.controller import RulesController
 from controllers.services.controller import ServicesController
-from desired.kinds.sections import SECTIONS
+from desired.network.section import SECTIONS
 from desired.resource import Resource, Spec
 from desired.schema import Problem
 from reconciler.contract import Controller

@@ -35,7 +35,7 @@ from desired.resource import Resource, Spec
 from desired.schema.check import Entry
 from desired.schema.problem import did_you_mean
 from desired.schema.render import Lines, body_of, quoted
-from desired.schema.section import Section, name_ok
+from desired.schema.section import Section, inlined, name_ok
 from desired.schema.text import MapNode, Node, Scalar
 from desired.schema.walk import Walker
 
@@ -120,15 +120,15 @@ class Spaces(Section):
     def schema(self, body: Mapping[str, Any]) -> dict[str, Any]:
         listed = {"type": ["array", "null"]}
         sysctl = {"type": ["string", "number", "boolean"]}
-        link = _inlined(LinkSpec)
-        address = {"anyOf": [{"type": "string"}, _inlined(AddressSpec)]}
+        link = inlined(LinkSpec, _GIVEN)
+        address = {"anyOf": [{"type": "string"}, inlined(AddressSpec, _GIVEN)]}
         link["properties"]["addresses"] = {**listed, "items": address}
         link["type"] = ["object", "null"]
-        space = _inlined(NamespaceSpec)
+        space = inlined(NamespaceSpec, frozenset())
         space["properties"] |= {
             "links": {"type": ["object", "null"], "additionalProperties": link},
             "sysctls": {"type": ["object", "null"], "additionalProperties": sysctl},
-            **{part: {**listed, "items": _inlined(spec)} for part, spec in _LISTS.items()},
+            **{part: {**listed, "items": inlined(spec, _GIVEN - {"dev"})} for part, spec in _LISTS.items()},
         }
         space["type"] = ["object", "null"]
         return space if self.single else {"type": ["object", "null"], "additionalProperties": space}
@@ -208,24 +208,3 @@ def _with(body: Node | None, more: Mapping[str, tuple[Scalar, Node]], at: Node) 
         return body
     said = {key.text for key, _ in body.pairs if isinstance(key, Scalar)}
     return MapNode(body.line, body.column, [*body.pairs, *(entry for key, entry in more.items() if key not in said)])
-
-
-def _inlined(model: type[Spec]) -> dict[str, Any]:
-    """The JSON Schema of a body, its definitions in place."""
-    schema = model.model_json_schema()
-    defs = schema.pop("$defs", {})
-    given = (
-        set() if model is NamespaceSpec else {"namespace"} | ({"dev"} if model in {LinkSpec, AddressSpec} else set())
-    )
-
-    def resolved(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "$ref" in value:
-                return resolved(defs[str(value["$ref"]).rpartition("/")[2]])
-            return {key: resolved(inner) for key, inner in value.items()}
-        return [resolved(inner) for inner in value] if isinstance(value, list) else value
-
-    found: dict[str, Any] = resolved(schema)
-    found["properties"] = {name: rule for name, rule in found["properties"].items() if name not in given}
-    required = [name for name in found.pop("required", []) if name not in given]
-    return found | ({"required": required} if required else {}) | {"additionalProperties": False}

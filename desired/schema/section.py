@@ -259,3 +259,21 @@ def name_ok(walker: Walker, name_type: Any, node: Scalar, path: str) -> bool:
             walker.problems.add(str(detail.get("ctx", {}).get("error", detail["msg"])), node, path=path)
         return False
     return True
+
+
+def inlined(model: type[Spec], given: frozenset[str]) -> dict[str, Any]:
+    """Return the JSON Schema of a body without the `given` fields, its definitions in place."""
+    schema = model.model_json_schema()
+    defs = schema.pop("$defs", {})
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolved(defs[str(value["$ref"]).rpartition("/")[2]])
+            return {key: resolved(inner) for key, inner in value.items()}
+        return [resolved(inner) for inner in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = resolved(schema)
+    found["properties"] = {name: rule for name, rule in found["properties"].items() if name not in given}
+    required = [name for name in found.pop("required", []) if name not in given]
+    return found | ({"required": required} if required else {}) | {"additionalProperties": False}
