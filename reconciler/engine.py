@@ -105,7 +105,10 @@ class Engine:
     ) -> None:
         """Make `snapshot` what should be. `removed` and `exchanged` count what it takes away (see `gates.budget`)."""
         first = not self.book.snapshot.revision
+        before = self.book.snapshot.resources
         changed = self.book.take(snapshot)
+        gone = (rid for rids in changed.values() for rid in rids if rid in before and rid not in snapshot.resources)
+        self.gates.in_sync.gone(before[rid] for rid in gone)
         self.gates.budget.announce(removed or {}, exchanged or {})
         self.gates.paused.observing = self.book.observing()
         self.metrics.set_revision(snapshot.revision)

@@ -36,6 +36,10 @@ class Intake:
         self.problems: Sequence[Problem] = ()
         self.warnings: Sequence[Problem] = ()
 
+    def source(self, name: str, problem: str) -> None:
+        """Another source, whose part is in what `take` is given next, is in sync (no `problem`), or is not."""
+        self._engine.gates.in_sync.source(name, problem)
+
     def take(self, loaded: Loaded) -> None:
         """A new state of the source, good or not."""
         self.warnings = tuple(_problem(warning) for warning in loaded.warnings)

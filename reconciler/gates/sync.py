@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from desired.resource import Resource, ResourceId
 from reconciler.contract import Change
 from reconciler.gates.base import Context, Withheld
 
@@ -13,6 +16,7 @@ class InSync:
 
     def __init__(self) -> None:
         self._away: dict[str, str] = {}
+        self._declared_by: dict[ResourceId, str] = {}
         self.starting = "the daemon has not read its pauses and approvals yet"
 
     def started(self) -> None:
@@ -26,6 +30,13 @@ class InSync:
         else:
             self._away.pop(name, None)
 
+    def gone(self, resources: Iterable[Resource]) -> None:
+        """These are no longer declared; their source decides whether they may be deleted.
+
+        Of what was declared before this process began nothing is known: then every source must be in sync.
+        """
+        self._declared_by.update((resource.id, resource.source) for resource in resources)
+
     def active(self, ctx: Context) -> bool:
         return bool(self._away or self.starting or not ctx.view.revision)
 
@@ -35,6 +46,8 @@ class InSync:
         if self.starting:
             return Withheld(self.name, self.starting)
         if change.prune and self._away:
-            source, problem = next(iter(self._away.items()))
-            return Withheld(self.name, f"deletes wait until source '{source}' is in sync: {problem}")
+            source = self._declared_by.get(change.resource) or next(iter(self._away))
+            problem = self._away.get(source)
+            if problem is not None:
+                return Withheld(self.name, f"deletes wait until source '{source}' is in sync: {problem}")
         return None

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from desired.resource import Resource, ResourceId
+from desired.snapshot import Snapshot
 from reconciler.contract import Change, Group, Outcome, Plan, Verb, View
 from reconciler.gates.backoff import JITTER, Backoff
 from reconciler.gates.base import Context
@@ -70,6 +71,36 @@ async def test_what_waited_for_its_source_is_deleted_when_that_is_back_without_a
         lab.desire(thing("a"))
         await lab.settle()
         assert lab.things() == {"a": "v"}
+
+
+async def test_only_the_source_that_declared_a_thing_must_be_there_to_delete_it() -> None:
+    lab = Lab()
+    async with lab.running():
+        lab.desire(thing("a"), thing("f"), thing("o", source="openstack"))
+        await lab.settle(1.0)
+        lab.engine.gates.in_sync.source("openstack", "no full read yet")
+        lab.desire(thing("a"))
+        await lab.settle(10.0)
+        assert lab.things() == {"a": "v", "o": "v"}
+        assert "until source 'openstack' is in sync: no full read yet" in lab.told("o")[2]
+        lab.engine.gates.in_sync.source("openstack", "")
+        lab.desire(thing("a"))
+        await lab.settle()
+        assert lab.things() == {"a": "v"}
+
+
+async def test_of_what_was_left_by_an_earlier_process_no_source_may_be_away() -> None:
+    lab = Lab()
+    async with lab.running():
+        lab.desire(thing("a"), thing("b"))
+        await lab.settle(1.0)
+        lab.engine.gates.in_sync._declared_by.clear()
+        lab.engine.gates.in_sync.source("openstack", "no full read yet")
+        left = lab.engine.book.snapshot.resources
+        lab.engine.book.snapshot = Snapshot()
+        lab.desire(*[resource for rid, resource in left.items() if rid.name == "a"])
+        await lab.settle(10.0)
+        assert lab.things() == {"a": "v", "b": "v"}
 
 
 # -- paused ------------------------------------------------------------------------------------------------------------
