@@ -204,6 +204,12 @@ class SubnetSpec(ObjectSpec):
         return ip_network(self.cidr).version
 
     @property
+    def bounds(self) -> tuple[int, int]:
+        """Its first and its last address, as numbers."""
+        net = ip_network(self.cidr)
+        return int(net.network_address), int(net.broadcast_address)
+
+    @property
     def gateway_ip(self) -> str | None:
         """The gateway's address; None when there is none."""
         if self.gateway == "none":

@@ -8,7 +8,8 @@ MACs and addresses that are always the same for the same model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from desired.network.model import (
     NetworkSpec,
@@ -18,7 +19,13 @@ from desired.network.model import (
     RouterSpec,
     SubnetSpec,
 )
-from desired.resource import Origin
+from desired.resource import Origin, Resource
+
+if TYPE_CHECKING:
+    from desired.network.build import Memory
+
+Problem = tuple[Resource, str]
+"""A resource that could not be used as it is, and why: what it names does not exist, or does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +123,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Everything, by id (nodes by name). Parts that did not change between two models are the same objects."""
+    """Everything, by id (nodes by name). Parts that did not change between two models are the same objects.
+
+    Made by `desired.network.build.build`. `problems` names what was left out and why; `memory` is what the next build
+    starts from.
+    """
 
     options: OptionsSpec
     nodes: Mapping[str, Node]
     networks: Mapping[str, Network]
     routers: Mapping[str, Router]
+    problems: tuple[Problem, ...] = ()
+    memory: Memory | None = field(default=None, compare=False, repr=False)

@@ -1,0 +1,319 @@
+"""From a model to its topology: references resolved, implied ports added, what did not change taken from before.
+
+`build` is pure. A change of ports and floating IPs alone is followed through the index; any other change reads the
+model again, and still takes over every network and router whose parts are the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from desired.network.index import Index, Touched, declared_node, indexed, with_changes
+from desired.network.legs import Leg, Legs
+from desired.network.model import (
+    Model,
+    NetworkSpec,
+    NeutronFloatingIpSpec,
+    NeutronPortSpec,
+    OptionsSpec,
+    Owner,
+)
+from desired.network.ports import Bound, Made, Parts, made_network
+from desired.network.resolver import EMPTY, Resolver
+from desired.network.topology import FloatingIp, Network, Port, Problem, Router, Topology
+from desired.resource import Resource, ResourceId
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a build leaves for the next one."""
+
+    index: Index
+    networks: Mapping[str, Made]
+    legs: Mapping[str, tuple[Leg, ...]]
+    served: Mapping[ResourceId, tuple[str, FloatingIp]]
+    """The router of each floating IP that has one, by the floating IP."""
+    faults: Mapping[ResourceId, str]
+    """Floating IPs that lead nowhere."""
+
+
+def build(model: Model, previous: Topology | None = None, changed: Iterable[ResourceId] | None = None) -> Topology:
+    """The topology of `model`. `changed` names what differs from the previous model; None: find out."""
+    before = None if previous is None else previous.memory
+    if previous is None or before is None:
+        return _whole(model, None)
+    rids = differing(before.index.model, model, changed)
+    if not rids:
+        return previous
+    followed = with_changes(before.index, model, rids)
+    if followed is None:
+        return _whole(model, previous)
+    return _partly(previous, before, *followed)
+
+
+def differing(old: Model, new: Model, among: Iterable[ResourceId] | None = None) -> tuple[ResourceId, ...]:
+    """What is not the same in two models. An object read anew that says the same at the same place is."""
+    if among is not None:
+        return tuple(sorted({rid for rid in among if not _same(old.objects.get(rid), new.objects.get(rid))}))
+    found, known = [], 0
+    was = old.objects.get
+    for rid, resource in new.objects.items():
+        before = was(rid)
+        if before is not None:
+            known += 1
+        if before is not resource and not _same(before, resource):
+            found.append(rid)
+    if known != len(old.objects):
+        found += [rid for rid in old.objects if rid not in new.objects]
+    return tuple(found)
+
+
+def _same(one: Resource | None, other: Resource | None) -> bool:
+    if one is other:
+        return True
+    return one is not None and other is not None and one.generation == other.generation and one.origin == other.origin
+
+
+def _whole(model: Model, previous: Topology | None) -> Topology:
+    index = indexed(model)
+    before = None if previous is None else previous.memory
+    legs = index.legs_on()
+    known = {} if before is None else before.networks
+    same_world = (
+        previous is not None
+        and before is not None
+        and previous.options == model.options
+        and before.index.network_nodes == index.network_nodes
+    )
+    networks: dict[str, Made] = {}
+    resolver = index.resolver
+    for resource in model.all(NetworkSpec):
+        if resource.id not in index.ids.doubled:
+            own = index.ids.own[resource.id]
+            parts = _parts(index, resolver, own, resource, legs.get(own, ()))
+            old = known.get(own)
+            if old is not None and same_world and old.parts == parts:
+                networks[own] = old
+            else:
+                networks[own] = made_network(
+                    parts, model.options, index.network_nodes, None if old is None else old.network
+                )
+    served: dict[ResourceId, tuple[str, FloatingIp]] = {}
+    faults: dict[ResourceId, str] = {}
+    choosing = _Choosing(index, resolver, networks)
+    for resource in model.all(NeutronFloatingIpSpec):
+        if resource.id not in index.ids.doubled:
+            choosing.serve(resource, served, faults)
+    routers = _routers(index.routers.values(), networks.values(), served, {} if previous is None else previous.routers)
+    return _topology(model.options, Memory(index, networks, legs, served, faults), routers, previous)
+
+
+def _partly(previous: Topology, before: Memory, index: Index, touched: Touched) -> Topology:
+    networks, served, faults = dict(before.networks), dict(before.served), dict(before.faults)
+    resolver = index.resolver
+    routers: set[str] = set()
+    for own in touched.networks:
+        old = networks[own]
+        parts = _parts(index, resolver, own, old.parts.resource, before.legs.get(own, ()))
+        networks[own] = made_network(parts, previous.options, index.network_nodes, old.network)
+        moved = set(networks[own].network.ports) ^ set(old.network.ports)
+        routers |= {port.device for port in moved if port.device}
+    choosing = _Choosing(index, resolver, networks)
+    floats = touched.floats | (served.keys() | faults.keys() if routers else EMPTY)
+    for rid in floats:
+        gone = served.pop(rid, None)
+        faults.pop(rid, None)
+        resource = index.model.objects.get(rid)
+        if resource is not None:
+            choosing.serve(resource, served, faults)
+        routers |= {found[0] for found in (gone, served.get(rid)) if found is not None}
+    made = dict(previous.routers)
+    some = [index.routers[own] for own in sorted(routers) if own in index.routers]
+    near = {leg.network for legs in some for leg in legs.implied}
+    near |= {network for legs in some for network in _networks_of(index, resolver, legs)}
+    made |= _routers(some, [networks[own] for own in near], served, previous.routers)
+    return _topology(previous.options, Memory(index, networks, before.legs, served, faults), made, previous)
+
+
+def _parts(index: Index, resolver: Resolver, own: str, resource: Resource, legs: tuple[Leg, ...]) -> Parts:
+    objects = index.model.objects
+    subnets = sorted((index.ids.own[rid], objects[rid]) for rid in index.subnets.get(own, EMPTY)) if (
+        index.subnets.get(own)
+    ) else []  # fmt: skip
+    ports = sorted(_bound(index, resolver, objects[rid]) for rid in index.ports.get(own, EMPTY))
+    floats = []
+    for rid in index.floats.get(own, EMPTY):
+        spec = objects[rid].spec
+        assert isinstance(spec, NeutronFloatingIpSpec)
+        floats.append(spec.floating)
+    names = {}
+    bounds = []
+    for port_id, at, router, node in ports:
+        found = objects[at]
+        assert isinstance(found.spec, NeutronPortSpec)
+        if found.spec.owner in {Owner.ROUTER_GATEWAY, Owner.ROUTER_INTERFACE} and not router:
+            continue
+        bounds.append(Bound(port_id, found, router, node))
+        for fixed in found.spec.fixed_ips:
+            if fixed.subnet is not None and fixed.subnet not in names:
+                subnet = resolver.subnet(fixed.subnet)
+                names[fixed.subnet] = "" if subnet is None else index.ids.own[subnet.id]
+    return Parts(own, resource, tuple(subnets), tuple(bounds), legs, tuple(sorted(floats)), names)
+
+
+def _bound(index: Index, resolver: Resolver, resource: Resource) -> tuple[str, ResourceId, str, str]:
+    spec = resource.spec
+    assert isinstance(spec, NeutronPortSpec)
+    node = declared_node(spec, index.nodes)
+    router = ""
+    if spec.owner in {Owner.ROUTER_GATEWAY, Owner.ROUTER_INTERFACE}:
+        router = resolver.router(spec.device) or ""
+        if router:
+            node = index.routers[router].node
+    return index.ids.own[resource.id], resource.id, router, node
+
+
+class _Choosing:
+    """Which router serves a floating IP: the one that is named, or the one between both of its networks."""
+
+    def __init__(self, index: Index, resolver: Resolver, networks: Mapping[str, Made]) -> None:
+        self._index = index
+        self._resolver = resolver
+        self._networks = networks
+        self._known: dict[tuple[str, Owner, str], frozenset[str]] = {}
+
+    def serve(
+        self,
+        resource: Resource,
+        served: dict[ResourceId, tuple[str, FloatingIp]],
+        faults: dict[ResourceId, str],
+    ) -> None:
+        """Enter a floating IP in `served` or, when it should lead somewhere and does not, in `faults`."""
+        spec = resource.spec
+        assert isinstance(spec, NeutronFloatingIpSpec)
+        if spec.port is None:
+            return
+        found = self._found(spec)
+        if isinstance(found, str):
+            faults[resource.id] = found
+        else:
+            router, fixed = found
+            own = self._index.ids.own[resource.id]
+            served[resource.id] = router, FloatingIp(own, spec.floating, fixed, resource.origin)
+
+    def _found(self, spec: NeutronFloatingIpSpec) -> tuple[str, str] | str:
+        declared = self._resolver.port(spec.port or "")
+        if declared is None:
+            return f"there is no port {spec.port!r}"
+        assert isinstance(declared.spec, NeutronPortSpec)
+        network = self._resolver.network(declared.spec.network)
+        port = None if network is None else _port(self._networks[network].network, self._resolver.own(declared))
+        if port is None:
+            return f"its port {spec.port!r} is in no network"
+        wanted = [a for a in port.addresses if (a.ip == spec.fixed if spec.fixed else ":" not in a.ip)]
+        if not wanted:
+            return f"its port {spec.port!r} does not have the address {spec.fixed}" if spec.fixed else (
+                f"its port {spec.port!r} has no IPv4 address"
+            )  # fmt: skip
+        outside = self._resolver.float_network(spec)
+        if outside is None:
+            return f"no external network has {spec.floating}"
+        if spec.router is not None:
+            named = self._resolver.router(spec.router)
+            return f"there is no router {spec.router!r}" if named is None else (named, wanted[0].ip)
+        inside = self._devices(network or "", Owner.ROUTER_INTERFACE, wanted[0].subnet)
+        between = sorted(inside & self._devices(outside, Owner.ROUTER_GATEWAY, ""))
+        if not between:
+            return f"no router has an interface with {wanted[0].ip} and a gateway to the network of {spec.floating}"
+        return between[0], wanted[0].ip
+
+    def _devices(self, network: str, owner: Owner, subnet: str) -> frozenset[str]:
+        key = network, owner, subnet
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = frozenset(
+                port.device
+                for port in self._networks[network].network.ports
+                if port.owner is owner and (not subnet or any(a.subnet == subnet for a in port.addresses))
+            )
+        return found
+
+
+def _port(network: Network, own: str) -> Port | None:
+    at = bisect_left(network.ports, own, key=lambda port: port.id)
+    return network.ports[at] if at < len(network.ports) and network.ports[at].id == own else None
+
+
+def _networks_of(index: Index, resolver: Resolver, legs: Legs) -> Iterator[str]:
+    for rid in legs.declared:
+        spec = index.model.objects[rid].spec
+        network = resolver.network(spec.network) if isinstance(spec, NeutronPortSpec) else None
+        if network is not None:
+            yield network
+
+
+def _routers(
+    some: Collection[Legs],
+    networks: Iterable[Made],
+    served: Mapping[ResourceId, tuple[str, FloatingIp]],
+    before: Mapping[str, Router],
+) -> dict[str, Router]:
+    wanted = {legs.id for legs in some}
+    floating: dict[str, list[FloatingIp]] = defaultdict(list)
+    for router, one in served.values():
+        if router in wanted:
+            floating[router].append(one)
+    ports: dict[str, list[Port]] = defaultdict(list)
+    for made in networks:
+        for port in made.network.ports:
+            if port.device in wanted:
+                ports[port.device].append(port)
+    found = {}
+    for legs in some:
+        mine = sorted(ports.get(legs.id, ()), key=lambda port: port.id)
+        gateway = next((port for port in mine if port.owner is Owner.ROUTER_GATEWAY), None)
+        router = Router(
+            legs.id,
+            legs.resource.id.name,
+            legs.spec,
+            legs.resource.origin,
+            legs.node,
+            tuple(port for port in mine if port.owner is Owner.ROUTER_INTERFACE),
+            gateway,
+            tuple(sorted(floating.get(legs.id, ()), key=lambda one: (one.floating, one.id))),
+        )
+        old = before.get(legs.id)
+        found[legs.id] = old if old is not None and old == router else router
+    return found
+
+
+def _topology(
+    options: OptionsSpec, memory: Memory, routers: Mapping[str, Router], previous: Topology | None
+) -> Topology:
+    nodes = memory.index.nodes
+    if previous is not None:
+        nodes = {name: _same_of(previous.nodes.get(name), node) for name, node in nodes.items()}
+        options = _same_of(previous.options, options)
+    networks = {own: made.network for own, made in memory.networks.items()}
+    return Topology(options, nodes, networks, routers, tuple(_problems(memory)), memory)
+
+
+def _same_of(old: T | None, new: T) -> T:
+    return old if old is not None and old == new else new
+
+
+def _problems(memory: Memory) -> Iterator[Problem]:
+    objects = memory.index.model.objects
+    for rid in sorted(memory.index.faults):
+        for message in memory.index.faults[rid]:
+            yield objects[rid], message
+    for rid in sorted(memory.faults):
+        yield objects[rid], memory.faults[rid]
+    for own in sorted(memory.networks):
+        yield from memory.networks[own].problems

@@ -1,0 +1,163 @@
+"""From the model of the cluster to the resources of one node: pure, the same for the same model, in small fragments.
+
+A fragment is what one network, one router or the node itself makes. `Compiler` keeps the fragments of its last run
+with what they were made of, and makes again only those whose inputs are other objects; `compile_node` starts from
+nothing. Both give the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from desired.network import bridges, flows
+from desired.network.allocations import LAST, Allocations
+from desired.network.build import build
+from desired.network.here import Here, here
+from desired.network.model import TUNNELLED, Model
+from desired.network.topology import Network, Problem, Topology
+from desired.resource import Resource, ResourceId
+
+Key = tuple[str, ...]
+_NOTHING: Mapping[ResourceId, Resource] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The resources of a node, the local VLANs to be kept for it, and what of the model could not be used."""
+
+    resources: Mapping[ResourceId, Resource]
+    allocations: Allocations
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A fragment still to be made: who it is, everything it depends on, and how to make it."""
+
+    key: Key
+    inputs: tuple[Any, ...]
+    make: Callable[[], Iterable[Resource]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Resources with the inputs that they were made of."""
+
+    inputs: tuple[Any, ...]
+    resources: tuple[Resource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    resources: Mapping[ResourceId, Resource] = field(default_factory=lambda: _NOTHING)
+    problems: tuple[Problem, ...] = ()
+
+
+def compile_node(model: Model, node: str, allocations: Allocations | None = None) -> Compiled:
+    """What `node` has to hold of `model`. A node that the model does not name holds nothing of it."""
+    return Compiler(node).compile(model, allocations)
+
+
+class Compiler:
+    """Compiles one model after the other for `node`. `topology` is that of the last one."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.topology: Topology | None = None
+        self._here: Here | None = None
+        self._present: dict[str, tuple[Network, bool]] = {}
+        self._fragments: dict[Key, Fragment] = {}
+        self._merged = _Merged()
+
+    def compile(
+        self, model: Model, allocations: Allocations | None = None, changed: Iterable[ResourceId] | None = None
+    ) -> Compiled:
+        """Compile `model`. `changed` names what differs from the model before; None: find out."""
+        topology = self.topology = build(model, self.topology, changed)
+        allocations = allocations or Allocations()
+        node = topology.nodes.get(self.node)
+        if node is None:
+            self._fragments, self._here = {}, None
+            return Compiled(_NOTHING, allocations, topology.problems)
+        around = here(topology, node)
+        self._here = around = self._here if self._here == around else around
+        present = self._present_in(topology)
+        allocations, without = allocations.allocate([network.id for network in present])
+        full = f"{self.node} has no local VLAN left for it: all {LAST} are taken"
+        problems = [(_declared(topology, own), full) for own in without]
+        problems += [(_declared(topology, n.id), message) for n in present if (message := _unreachable(around, n))]
+        vlans = {network.id: vlan for network in present if (vlan := allocations.get(network.id)) is not None}
+        self._make(_parts(topology, around, vlans))
+        every = (*topology.problems, *problems, *self._merged.problems)
+        return Compiled(self._merged.resources, allocations, every)
+
+    def _present_in(self, topology: Topology) -> list[Network]:
+        """The networks that have a port on this node, by id."""
+        known = self._present
+        self._present = {
+            own: known[own] if own in known and known[own][0] is network else (network, self.node in network.nodes)
+            for own, network in topology.networks.items()
+        }
+        return [self._present[own][0] for own in sorted(self._present) if self._present[own][1]]
+
+    def _make(self, parts: Iterable[Part]) -> None:
+        fragments: dict[Key, Fragment] = {}
+        fresh = False
+        for part in parts:
+            old = self._fragments.get(part.key)
+            if old is not None and old.inputs == part.inputs:
+                fragments[part.key] = old
+            else:
+                fresh = True
+                fragments[part.key] = Fragment(part.inputs, tuple(part.make()))
+        if fresh or fragments.keys() != self._fragments.keys():
+            self._merged = _merged(fragments)
+        self._fragments = fragments
+
+
+def _parts(topology: Topology, around: Here, vlans: Mapping[str, int]) -> Iterator[Part]:
+    yield Part(("node",), (around,), lambda: (*bridges.bridges(around), *flows.base(around)))
+    yield Part(("tunnels",), (around,), lambda: (*bridges.tunnels(around), *flows.tunnels(around)))
+    for own, vlan in vlans.items():
+        yield _network_part(around, topology.networks[own], vlan)
+
+
+def _network_part(around: Here, network: Network, vlan: int) -> Part:
+    return Part(("network", network.id), (around, network, vlan), lambda: _network(around, network, vlan))
+
+
+def _network(around: Here, network: Network, vlan: int) -> Iterator[Resource]:
+    yield from flows.network(around, network, vlan)
+    for port in network.ports:
+        if port.node == around.name and port.owner in bridges.PLUGGED:
+            yield from bridges.port(around, network, port, vlan)
+
+
+def _unreachable(around: Here, network: Network) -> str | None:
+    """Why a network that is on this node ends at it."""
+    spec = network.spec
+    if spec.type in TUNNELLED and around.node.spec.tunnel_ip is None:
+        return f"it is a {spec.type} network with a port on {around.name}, which has no tunnel_ip"
+    if spec.physical_network is not None and around.bridge_of(spec) is None:
+        return f"it has a port on {around.name}, whose bridge_mappings have no bridge for {spec.physical_network!r}"
+    return None
+
+
+def _declared(topology: Topology, network: str) -> Resource:
+    assert topology.memory is not None
+    return topology.memory.networks[network].parts.resource
+
+
+def _merged(fragments: Mapping[Key, Fragment]) -> _Merged:
+    """All fragments together. Where two make one resource, the first by key keeps it; that they differ is a problem."""
+    found: dict[ResourceId, Resource] = {}
+    problems: list[Problem] = []
+    for key in sorted(fragments):
+        for resource in fragments[key].resources:
+            first = found.setdefault(resource.id, resource)
+            if first is not resource and first.generation != resource.generation:
+                problems.append((resource, f"{resource.id} is already made for {first.origin}, and differs"))
+    return _Merged(MappingProxyType(found), tuple(problems))
