@@ -59,12 +59,14 @@ class Catalog:
         namespaces.on_lost.append(ovsdb.device_lost)
         rules = RulesController(timeout=settings.timeouts.openflow)
         namespaces.on_made.append(rules.namespace_made)
+        services = ServicesController(settings.owner, timeout=settings.timeouts.ovsdb, asker=asker)
+        namespaces.on_made.append(services.namespace_made)
         return cls(
             ovsdb,
             openflow,
             rules,
             FilesController(settings.owner),
-            ServicesController(settings.owner, timeout=settings.timeouts.ovsdb, asker=asker),
+            services,
             ChecksController(asker),
             namespaces,
         )

@@ -58,7 +58,8 @@ class NamespaceController:
         self.on_lost: list[Callable[[str], None]] = []
         """Told the port of Open vSwitch whose device is nowhere, though it may say otherwise."""
         self.on_made: list[Callable[[str], None]] = []
-        """Told the name of a namespace that was made."""
+        """Told the name of a namespace that was made, by us or by somebody else."""
+        self._cookies: dict[str, int] = {}
         self._missing: dict[str, float] = {}
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
@@ -86,6 +87,9 @@ class NamespaceController:
         own = spaces.get(name)
         if own is not None and name != HOST and is_marked(own, self._mark):
             self._known.add(name)
+        if own is not None and self._cookies.setdefault(name, own.cookie) != own.cookie:
+            self._cookies[name] = own.cookie
+            self._tell_made(name)
         return Observed(
             name,
             here,
@@ -159,14 +163,17 @@ class NamespaceController:
         done = tuple(change for change, error in zip(group.changes, errors, strict=True) if error is None)
         results = [GroupResult(replace(group, changes=done), seconds=seconds)] if done else []
         if any(isinstance(change.action, CreateNamespace) for change in done):
-            for listener in self.on_made:
-                listener(scope.name)
+            self._tell_made(scope.name)
         for change, error in zip(group.changes, errors, strict=True):
             if error is not None:
                 results.append(
                     GroupResult(replace(group, changes=(change,)), error, frozenset([change.resource]), seconds)
                 )
         return results
+
+    def _tell_made(self, name: str) -> None:
+        for listener in self.on_made:
+            listener(name)
 
     async def prove(self, scope: Scope) -> None:
         if not self.driver.ready:

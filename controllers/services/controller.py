@@ -13,9 +13,11 @@ from controllers.drivers import tools
 from controllers.drivers.files import disk, marks
 from controllers.drivers.files.disk import FileState, Kind, Wanted
 from controllers.drivers.files.watcher import PathWatcher
+from controllers.drivers.netlink.whereabouts import place_of
 from controllers.drivers.probes.ask import Asker, ask
 from controllers.drivers.systemd import runs
 from controllers.drivers.systemd.bus import Systemd
+from controllers.drivers.systemd.runs import Reading
 from controllers.drivers.systemd.units import UnitState
 from controllers.services.diff import diff, scope_of
 from controllers.services.health import Healths
@@ -30,6 +32,7 @@ from controllers.services.state import (
     Mask,
     Observed,
     Reload,
+    ReloadUnit,
     RemoveFile,
     Restart,
     Start,
@@ -70,6 +73,11 @@ class _Unit:
     worked: bool = False
     loaded: tuple[float, str] = (0.0, "")
     """Start of a run, and the digest of the files it was started with."""
+    reloads: frozenset[str] = frozenset()
+    """Files that a reload reads again."""
+    reloaded: tuple[float, str] = (0.0, "")
+    """Start of a run, and the digest of those files when it read them last."""
+    namespace: str = ""
     said: str = ""
 
 
@@ -101,6 +109,12 @@ class ServicesController:
             self._left = {_unit_of(path) for path in marks.find(self._owner, UNITS)}
         return [scope_of(name) for name in sorted(self._left)]
 
+    def namespace_made(self, name: str) -> None:
+        """The namespace of this name was made, perhaps in place of another, which a unit may still be in."""
+        for unit, kept in list(self._units.items()):
+            if kept.namespace == name:
+                self._tell(unit, "its namespace was made")
+
     # -- the pass ---------------------------------------------------------------------------------------------------
 
     async def observe(self, view: View, focus: Focus) -> Observed:
@@ -127,6 +141,7 @@ class ServicesController:
         if kept.vain >= spec.restarts and not kept.said and not runs:
             kept.said = await asyncio.to_thread(_last_lines, name, self._timeout)
         kept.others = frozenset({*spec.after, *spec.requires})
+        kept.namespace = spec.namespace or ""
         return Observed(
             unit,
             self._owner,
@@ -134,6 +149,8 @@ class ServicesController:
             wall,
             files,
             self._newest(kept, unit),
+            self._unread(kept, unit) if runs else ("", ""),
+            place_of(unit.main_pid if runs else 0, spec.namespace, timeout=self._timeout) if spec.namespace else None,
             {other: await self._fitness(other, view) for other in sorted(kept.others)},
             health,
             Tries(kept.vain, kept.next_at),
@@ -187,7 +204,8 @@ class ServicesController:
         if spec is not None:
             dropins = (f"{UNITS}/{name}.d/{dropin}.conf" for dropin in spec.dropins)
             kept.depends = frozenset({*spec.restart_on, *dropins, *([f"{UNITS}/{name}"] if spec.unit else [])})
-            wanted |= kept.depends
+            kept.reloads = frozenset(spec.reload_on)
+            wanted |= kept.depends | kept.reloads
         for path in wanted - kept.paths:
             self._users.setdefault(path, set()).add(name)
         for path in wanted:
@@ -225,16 +243,7 @@ class ServicesController:
     @staticmethod
     def _newest(kept: _Unit, unit: UnitState) -> tuple[float, str]:
         """The latest time of change of what a restart depends on; what is again as this run has read it is none."""
-        newest, digest = (0.0, ""), hashlib.blake2b(digest_size=12)
-        for path in sorted(kept.depends):
-            try:
-                state = disk.read(path, follow=True)
-            except DriverError:
-                continue  # what cannot be read is no reason for a restart; the kind that holds it says so
-            digest.update(f"{path}\0{len(state.content)}\0".encode() + state.content)
-            if state.signature is not None:
-                newest = max(newest, (state.signature.mtime_ns / 1e9, path))
-        now = digest.hexdigest()
+        newest, now = _read(kept.depends)
         if not unit.started or not kept.depends:
             return newest
         if newest[0] <= unit.started:
@@ -244,6 +253,20 @@ class ServicesController:
             return newest
         known = kept.loaded[1] if kept.loaded[0] == unit.started else runs.recall(unit.control_group, unit.started)
         return (0.0, "") if known == now else newest
+
+    @staticmethod
+    def _unread(kept: _Unit, unit: UnitState) -> tuple[str, str]:
+        """A file of `reload_on` that this run has not read as it is now, and the digest of all of them."""
+        if not kept.reloads:
+            return "", ""
+        (changed, path), now = _read(kept.reloads)
+        known = kept.reloaded[1] if kept.reloaded[0] == unit.started else ""
+        known = known or runs.recall(unit.control_group, unit.started, Reading.AT_RELOAD)
+        if known != now and changed > unit.started:
+            return path, now
+        if kept.reloaded != (unit.started, now):
+            _remember(kept, unit, now)
+        return "", ""
 
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
@@ -292,6 +315,9 @@ class ServicesController:
                 await driver.restart(name, PATIENCE)
             case Stop():
                 await driver.stop(name, PATIENCE)
+            case ReloadUnit():
+                await driver.reload_unit(name, PATIENCE)
+                _remember(self._units.setdefault(name, _Unit()), await driver.unit(name), step.digest)
             case Reload() | Mask() | Unmask() | Enable() | Disable():
                 await self._install(name, step)
 
@@ -349,6 +375,25 @@ class ServicesController:
 
     def _tell(self, name: str, why: str) -> None:
         self._events.put_nowait(Event(scope_of(name), None, why))
+
+
+def _read(paths: frozenset[str]) -> tuple[tuple[float, str], str]:
+    """The latest time of change of files, with its path, and a digest of them all."""
+    newest, digest = (0.0, ""), hashlib.blake2b(digest_size=12)
+    for path in sorted(paths):
+        try:
+            state = disk.read(path, follow=True)
+        except DriverError:
+            continue  # what cannot be read is no reason for a restart; the kind that holds it says so
+        digest.update(f"{path}\0{len(state.content)}\0".encode() + state.content)
+        if state.signature is not None:
+            newest = max(newest, (state.signature.mtime_ns / 1e9, path))
+    return newest, digest.hexdigest()
+
+
+def _remember(kept: _Unit, unit: UnitState, digest: str) -> None:
+    kept.reloaded = (unit.started, digest)
+    runs.remember(unit.control_group, unit.started, digest, Reading.AT_RELOAD)
 
 
 def _unit_of(path: str) -> str:

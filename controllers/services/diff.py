@@ -6,10 +6,12 @@ when systemd gave up, when its checks fail, or when a file that it depends on is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controllers.drivers.files.disk import FileState, Kind
 from controllers.drivers.files.marks import is_ours, with_header, xattr
+from controllers.drivers.netlink.whereabouts import Place
 from controllers.drivers.systemd.units import UP, UnitState
 from controllers.services.state import (
     NAME,
@@ -20,6 +22,7 @@ from controllers.services.state import (
     Mask,
     Observed,
     Reload,
+    ReloadUnit,
     RemoveFile,
     Restart,
     Start,
@@ -203,7 +206,8 @@ def _running(draft: _Draft, view: View, spec: ServiceSpec, *, written: bool) -> 
     unit = draft.observed.unit
     match unit.active:
         case "active" | "reloading" | "refreshing":
-            if not _outdated(draft, view, spec, written=written):
+            if not _displaced(draft, spec) and not _outdated(draft, view, spec, written=written):
+                _unread(draft, view, spec)
                 _healthy(draft, spec)
         case "activating" | "deactivating" | "maintenance":
             what = {"activating": "starting", "deactivating": "stopping"}.get(unit.active, unit.active)
@@ -211,11 +215,14 @@ def _running(draft: _Draft, view: View, spec: ServiceSpec, *, written: bool) -> 
         case _ if unit.job:
             draft.find(Outcome.PENDING, "systemd has queued a job for it", WAIT)
         case _:
-            _start(draft, spec)
+            _start(draft, view, spec)
 
 
-def _start(draft: _Draft, spec: ServiceSpec) -> None:
+def _start(draft: _Draft, view: View, spec: ServiceSpec) -> None:
     observed = draft.observed
+    if observed.place is Place.NOWHERE:
+        _without_namespace(draft, spec, "does not run")
+        return
     for name in (*spec.after, *spec.requires):
         other = observed.others[name]
         if not other.works and not (other.hopeless and name not in spec.requires):
@@ -230,6 +237,18 @@ def _start(draft: _Draft, spec: ServiceSpec) -> None:
     why = f"has failed ({observed.unit.result})" if failed else "does not run"
     if _may_try(draft, spec, why):
         draft.step(why, Start(failed=failed))
+        draft.after += _files_of(view, (*spec.restart_on, *spec.reload_on))
+
+
+def _without_namespace(draft: _Draft, spec: ServiceSpec, what: str) -> None:
+    waits = (ResourceId("namespace", str(spec.namespace)),)
+    draft.find(Outcome.PENDING, f"{what}, and there is no namespace {spec.namespace}", WAIT, waits)
+
+
+def _files_of(view: View, paths: Iterable[str]) -> list[ResourceId | Scope]:
+    """The scopes of those files that are declared: they are to be as they should before anybody reads them."""
+    declared = {getattr(resource.spec, "path", "") for resource in view.everything.values()} if paths else set()
+    return [Scope("file", path) for path in paths if path in declared]
 
 
 def _will_restart(unit: UnitState) -> bool:
@@ -263,9 +282,28 @@ def _outdated(draft: _Draft, view: View, spec: ServiceSpec, *, written: bool) ->
         draft.find(Outcome.PENDING, f"{path} has changed; restarted when it is left alone", SETTLE - left_alone + 0.001)
         return True
     draft.step(f"{path} has changed since it was started", Restart(fault=False), disruption=Disruption.BRIEF)
-    declared = {getattr(resource.spec, "path", "") for resource in view.everything.values()}
-    draft.after += [Scope("file", name) for name in spec.restart_on if name in declared]
+    draft.after += _files_of(view, spec.restart_on)
     return True
+
+
+def _displaced(draft: _Draft, spec: ServiceSpec) -> bool:
+    """Does it run in a namespace that was there before? It is of no use to anybody, and is started in the new one."""
+    match draft.observed.place:
+        case Place.ELSEWHERE:
+            why = f"it does not run in the present namespace {spec.namespace}"
+            draft.step(why, Restart(fault=False), disruption=Disruption.BRIEF)
+        case Place.NOWHERE:
+            _without_namespace(draft, spec, "it runs in another namespace")
+        case _:
+            return False
+    return True
+
+
+def _unread(draft: _Draft, view: View, spec: ServiceSpec) -> None:
+    path, digest = draft.observed.unread
+    if path:
+        draft.step(f"{path} has changed since it was read", ReloadUnit(digest))
+        draft.after += _files_of(view, spec.reload_on)
 
 
 def _healthy(draft: _Draft, spec: ServiceSpec) -> None:

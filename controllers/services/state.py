@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controllers.drivers.files.disk import FileState
+from controllers.drivers.netlink.whereabouts import Place
 from controllers.drivers.systemd.units import UnitState
 
 NAME = "service"
@@ -50,6 +51,10 @@ class Observed:
     wall: float
     files: Mapping[str, FileState] = field(default_factory=dict)
     newest: tuple[float, str] = (0.0, "")
+    unread: tuple[str, str] = ("", "")
+    """Of what a reload reads again, a file that this run has not read as it is; and the digest of all of them."""
+    place: Place | None = None
+    """Where it runs, compared with the namespace that it is to be in; None when that is no matter."""
     others: Mapping[str, Fitness] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
     tries: Tries = field(default_factory=Tries)
@@ -115,7 +120,14 @@ class Restart:
     fault: bool
 
 
-Step = WriteFile | RemoveFile | Reload | Mask | Unmask | Enable | Disable | Start | Stop | Restart
+@dataclass(frozen=True, slots=True)
+class ReloadUnit:
+    """Have it read its files again, which have this digest."""
+
+    digest: str
+
+
+Step = WriteFile | RemoveFile | Reload | Mask | Unmask | Enable | Disable | Start | Stop | Restart | ReloadUnit
 
 
 @dataclass(frozen=True, slots=True)

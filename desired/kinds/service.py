@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from desired.kinds.file import FilePath, Text
 from desired.kinds.names import OneLine
+from desired.kinds.namespace import HOST, NamespaceName
 from desired.kinds.probe import Probe, Seconds
 from desired.resource import ResourceId, Spec
 from desired.schema.words import Must
@@ -43,6 +44,10 @@ class ServiceSpec(Spec):
     unit: Text | None = Field(None, description="The whole unit file; it carries our mark and goes with the service.")
     dropins: dict[OneLine, Text] = Field(default_factory=dict, description="Files in UNIT.d, by name without .conf.")
     restart_on: tuple[FilePath, ...] = Field((), description="Restarted when one of these files has changed.")
+    reload_on: tuple[FilePath, ...] = Field((), description="Reloaded (ExecReload) when one of these has changed.")
+    namespace: NamespaceName | None = Field(
+        None, description="The network namespace its unit enters: waited for, and restarted when it was made anew."
+    )
     after: tuple[UnitName, ...] = Field((), description="Not started before these work (or were given up).")
     requires: tuple[UnitName, ...] = Field((), description="Not started unless these work.")
     one_of: OneLine | None = Field(None, description="Of all services with this word, one runs: the first that works.")
@@ -71,6 +76,10 @@ class ServiceSpec(Spec):
             raise ValueError("unit is the file of this one instance; a template's file is declared under 'files'")
         if self.name in {*self.after, *self.requires}:
             raise ValueError("after or requires names the unit itself")
+        if both := sorted({*self.restart_on} & {*self.reload_on}):
+            raise ValueError(f"restart_on and reload_on both name {both[0]}; one of them is right")
+        if self.namespace == HOST:
+            raise ValueError("namespace is a named one; a unit that is on the host needs none")
         return self
 
     @property
@@ -78,7 +87,8 @@ class ServiceSpec(Spec):
         return "stopped" if self.masked else self.state
 
     def refs(self) -> tuple[ResourceId, ...]:
-        return tuple(ResourceId("service", name) for name in (*self.after, *self.requires))
+        units = tuple(ResourceId("service", name) for name in (*self.after, *self.requires))
+        return units if self.namespace is None else (ResourceId("namespace", self.namespace), *units)
 
     def generation(self) -> int:
         """As of every spec, and of the URLs of checks with their passwords, which no dump contains."""

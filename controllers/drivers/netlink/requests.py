@@ -86,6 +86,10 @@ def get_nsid(netns: int) -> Message:
     return Message(rows.RTM_GETNSID, 0, b"\0\0\0\0" + u32(3, netns))
 
 
+def get_nsid_of(pid: int) -> Message:
+    return Message(rows.RTM_GETNSID, 0, b"\0\0\0\0" + u32(2, pid))
+
+
 def new_nsid(netns: int) -> Message:
     return Message(rows.RTM_NEWNSID, 0, b"\0\0\0\0" + u32(3, netns) + attribute(1, struct.pack("=i", -1)))
 

@@ -140,6 +140,10 @@ class Systemd:
     async def restart(self, name: str, patience: float) -> str:
         return await self._job("RestartUnit", name, patience)
 
+    async def reload_unit(self, name: str, patience: float) -> str:
+        """Have it read its configuration again (ExecReload)."""
+        return await self._job("ReloadUnit", name, patience)
+
     async def reset_failed(self, name: str) -> None:
         with contextlib.suppress(RefusedError):  # not loaded, so it has not failed
             await self._call("ResetFailedUnit", "s", [name], f"resetting the failure of {name}")
