@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.catalog import SECTIONS, Catalog, spec_classes
-from desired.schema import Loaded, load_tree
+from desired.network.allocations import Allocations
+from desired.network.compose import Composed, Composer
+from desired.network.load import load
+from desired.schema import Loaded
 from desired.snapshot import Snapshot
 from desired.sources.files import FilesSource
 from desired.store import RevisionRow, Store
 from reconciler.clock import Clock, SystemClock
+from reconciler.cluster import Cluster
 from reconciler.contract import Sink
 from reconciler.engine import Engine
 from reconciler.intake import Intake
@@ -24,6 +28,9 @@ from reconciler.settings import Settings
 from reconciler.writer import StoreWriter
 
 log = get_logger("daemon")
+
+MOST_NOTICES = 10
+"""Of OpenStack's objects that are left out, so many are shown."""
 
 
 @dataclass(slots=True)
@@ -37,6 +44,7 @@ class Assembly:
     writer: StoreWriter
     source: FilesSource
     intake: Intake
+    cluster: Cluster
     node: LocalNode
     notices: list[str] = field(default_factory=list)
 
@@ -57,8 +65,14 @@ def _scalar(url: str, query: str, timeout: float) -> Any:
 
 def load_desired(settings: Settings, node: str | None = None, roles: Sequence[str] | None = None) -> Loaded:
     """What the desired directory declares for this node, or for another one that is named."""
-    chosen = frozenset(settings.roles if roles is None else roles)
-    return load_tree(settings.desired, node=node or settings.node, roles=chosen, sections=SECTIONS)
+    return compose_desired(settings, node, roles).loaded
+
+
+def compose_desired(settings: Settings, node: str | None = None, roles: Sequence[str] | None = None) -> Composed:
+    """The same with the model behind it. Local VLANs are dealt anew: which ones a node really uses only it knows."""
+    chosen, name = frozenset(settings.roles if roles is None else roles), node or settings.node
+    loaded = load(settings.desired, node=name, roles=chosen, sections=SECTIONS)
+    return Composer(name).compose(loaded, Allocations())
 
 
 def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sink] = ()) -> Assembly:
@@ -78,6 +92,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
         writer.revision(row, list(snapshot.resources.values()))
 
     intake = Intake(engine, FilesSource.name, settings.settle_remove, remember)
+    cluster = Cluster(settings.node, intake, catalog.ovsdb.observed_ports)
     source = FilesSource(
         settings.desired,
         node=settings.node,
@@ -93,7 +108,8 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
         writer,
         feed,
         lambda: streams(catalog, source, clock),
-        lambda: [*notices, *_ovs_notices(catalog)],
+        lambda: [*notices, *_ovs_notices(catalog), *_cluster_notices(cluster)],
+        lambda: (cluster.model, cluster.allocations.vlans),
     )
     applied: list[str] = []
 
@@ -104,7 +120,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
             asyncio.get_running_loop().call_soon(lambda: log.info("converged", revision=revision))  # after the story
 
     engine.on_converged = on_converged
-    return Assembly(settings, catalog, metrics, engine, writer, source, intake, node, notices)
+    return Assembly(settings, catalog, metrics, engine, writer, source, intake, cluster, node, notices)
 
 
 def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]:
@@ -131,3 +147,11 @@ def _ovs_notices(catalog: Catalog) -> Sequence[str]:
         what = "other_config:flow-restore-wait is true: vswitchd forwards nothing until it is removed"
         return (f"{what} (ovs-vsctl remove Open_vSwitch . other_config flow-restore-wait)",)
     return ()
+
+
+def _cluster_notices(cluster: Cluster) -> Sequence[str]:
+    """What waits, and what of OpenStack's objects is left out; of many the first ones."""
+    said = [cluster.waits] if cluster.waits else []
+    said += cluster.notices[:MOST_NOTICES]
+    more = len(cluster.notices) - MOST_NOTICES
+    return [*said, f"and {more} more of this kind (in the log)"] if more > 0 else said

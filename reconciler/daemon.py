@@ -13,7 +13,7 @@ import signal
 from collections.abc import AsyncIterator
 
 from reconciler import logs
-from reconciler.assembly import Assembly, build, load_desired, open_store, streams
+from reconciler.assembly import Assembly, build, compose_desired, load_desired, open_store, streams
 from reconciler.doors.control import ControlServer
 from reconciler.doors.http import HttpServer
 from reconciler.doors.narrate import Narrator
@@ -26,7 +26,7 @@ from reconciler.report import Stream
 from reconciler.settings import Settings
 from reconciler.start import follow_files, recall, recall_late
 
-__all__ = ["load_desired", "open_store", "run_daemon", "run_once"]
+__all__ = ["compose_desired", "load_desired", "open_store", "run_daemon", "run_once"]
 
 log = get_logger("daemon")
 
@@ -76,6 +76,7 @@ async def _supervise(parts: Assembly) -> None:
         parts.engine.gates.in_sync.started()
         parts.engine.look(parts.engine.scopes(), "started")
         group.create_task(follow_files(parts, remembered), name="files")
+        group.create_task(parts.cluster.run(), name="cluster")
         group.create_task(_remember_statuses(parts), name="statuses")
         group.create_task(_freeze(parts), name="freeze")
         if remembered is None:

@@ -36,6 +36,11 @@ class Intake:
         self.problems: Sequence[Problem] = ()
         self.warnings: Sequence[Problem] = ()
 
+    @property
+    def problem(self) -> str:
+        """The first mistake of what was taken last; empty when there is none."""
+        return _one_line(self.problems[0]) if self.problems else ""
+
     def source(self, name: str, problem: str) -> None:
         """Another source, whose part is in what `take` is given next, is in sync (no `problem`), or is not."""
         self._engine.gates.in_sync.source(name, problem)
@@ -50,8 +55,7 @@ class Intake:
             log.warning("config_warning", problem=str(_one_line(warning)))
         if self.problems:
             self._cancel()
-            first = _one_line(self.problems[0])
-            self._engine.gates.in_sync.source(self._source, first)
+            self._engine.gates.in_sync.source(self._source, self.problem)
             for problem in self.problems:
                 log.error("config_invalid", problem=_one_line(problem))
             return

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+from desired.network.model import Model
 from desired.resource import ResourceId
 from desired.store import HistoryQuery, PauseRow
 from reconciler import __version__, logs
 from reconciler.contract import Outcome, PassRecord
+from reconciler.declared import declared_rows
 from reconciler.doors.journal import pass_record
 from reconciler.engine import Engine
 from reconciler.errors import ConfigError
 from reconciler.gates.pauses import NODE, selects
 from reconciler.intake import Intake
 from reconciler.logs import get_logger
-from reconciler.report import Budget, ExitCode, NodeStatus, OnceResult, Pause, Stream
+from reconciler.report import Budget, Declared, ExitCode, NodeStatus, OnceResult, Pause, Stream
 from reconciler.settings import Settings
 from reconciler.settings_values import without_password
 from reconciler.status import worst
@@ -76,9 +78,11 @@ class LocalNode:
         feed: Feed,
         streams: Callable[[], Sequence[Stream]],
         notices: Callable[[], Sequence[str]] = lambda: (),
+        model: Callable[[], tuple[Model, Mapping[str, int]]] = lambda: (Model({}), {}),
     ) -> None:
         self._settings, self._engine, self._intake = settings, engine, intake
         self._writer, self._feed, self._streams, self.notices = writer, feed, streams, notices
+        self._model = model
         self._started = engine.clock.wall()
 
     # -- looking ----------------------------------------------------------------------------------------------------
@@ -105,6 +109,12 @@ class LocalNode:
             last_converged=engine.last_converged,
             store=without_password(self._settings.store_url),
         )
+
+    def declared(self) -> Declared:
+        """What is enforced now, with the model behind it."""
+        model, vlans = self._model()
+        resources = self._engine.book.snapshot.resources.values()
+        return Declared(self._settings.node, declared_rows(resources), declared_rows(model.objects.values()), vlans)
 
     def _store_notices(self) -> Sequence[str]:
         said = [self._writer.problem] if self._writer.problem else []

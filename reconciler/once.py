@@ -55,7 +55,8 @@ async def run_once(
             engine.mount([*mounted, DryRun()] if dry_run else mounted)
             async with background(engine.run(), "engine"):
                 await _connected(parts, min(timeout, settings.timeouts.ovsdb))
-                parts.intake.take(loaded)
+                parts.cluster.take_files(loaded)
+                await parts.cluster.compose()
                 if dry_run:
                     await engine.settle(timeout, quiet=0.3)
                 return await parts.node.once(only=only, dry_run=dry_run, timeout=timeout)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
+from desired.resource import ResourceId
 from reconciler.contract import Outcome, PassRecord, ResourceStatus
 
 
@@ -116,6 +117,29 @@ class OnceResult:
     revision: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredRow:
+    """A declared thing as a door needs it: `spec` is JSON, secrets hidden; then its origin."""
+
+    resource: ResourceId
+    spec: str
+    source: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What this node holds and what it was made of: its resources, the network model, and local VLANs by network id."""
+
+    node: str
+    resources: Sequence[DeclaredRow] = ()
+    objects: Sequence[DeclaredRow] = ()
+    vlans: Mapping[str, int] = field(default_factory=dict)
+
+
 class Node(Protocol):
     """What doors may ask. `only` is KIND or KIND/NAME, None for everything."""
 
@@ -137,6 +161,10 @@ class Node(Protocol):
 
     async def history(self, *, resource: str | None, since: float | None, limit: int) -> Sequence[PassRecord]:
         """Newest first, from the store (from memory when the store does not answer)."""
+        ...
+
+    def declared(self) -> Declared:
+        """The desired state in force, with the network model behind it."""
         ...
 
     def events(self) -> AsyncIterator[PassRecord]:

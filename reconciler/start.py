@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import Sequence
 
 from controllers.catalog import spec_classes
-from desired.resource import Origin, Resource, ResourceId
+from desired.resource import ResourceId
 from desired.snapshot import Snapshot
 from desired.store import ResourceRow, StoreError
 from reconciler.assembly import Assembly
+from reconciler.declared import resource_of
 from reconciler.logs import get_logger
 from reconciler.report import Pause
 from reconciler.writer import Remembered
@@ -56,12 +57,7 @@ async def recall_late(parts: Assembly) -> None:
 def _restored(rows: Sequence[ResourceRow]) -> Snapshot:
     """A snapshot of what the store remembers."""
     specs = spec_classes()
-    resources = []
-    for row in rows:
-        spec = specs[row.kind].model_validate(row.spec)
-        origin = Origin(row.source, row.file, row.line, row.column, row.path)
-        resources.append(Resource(ResourceId(row.kind, row.name), spec, origin, spec.generation()))
-    return Snapshot.of(resources)
+    return Snapshot.of(resource_of(ResourceId(row.kind, row.name), row.spec, row, specs) for row in rows)
 
 
 async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
@@ -69,11 +65,13 @@ async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
     async with contextlib.aclosing(parts.source.watch()) as trees:
         async for loaded in trees:
             first = not parts.engine.book.snapshot.revision
-            parts.intake.take(loaded)
+            parts.cluster.take_files(loaded)
+            await parts.cluster.compose()
             nothing_yet = not parts.engine.book.snapshot.revision
             if first and not nothing_yet:
                 _compare_with_before(parts, remembered)
-            if loaded.problems and nothing_yet and remembered is not None and remembered.revision is not None:
+            problem = parts.cluster.waits or parts.intake.problem
+            if problem and nothing_yet and remembered is not None and remembered.revision is not None:
                 row, resources = remembered.revision
                 try:
                     snapshot = _restored(resources)
@@ -81,7 +79,7 @@ async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
                     log.error("last_revision_unusable", revision=row.revision, error=str(error))
                     continue
                 log.warning("started_from_store", revision=row.revision, resources=len(resources))
-                parts.intake.restore(snapshot, str(loaded.problems[0]))
+                parts.intake.restore(snapshot, problem)
 
 
 def _compare_with_before(parts: Assembly, remembered: Remembered | None) -> None:

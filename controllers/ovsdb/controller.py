@@ -20,8 +20,10 @@ from controllers.ovsdb.state import (
     SetBridge,
     SetPort,
 )
+from controllers.ovsdb.vlans import observed_ports
 from controllers.ownership import Owner
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
+from desired.network.allocations import ObservedPort
 from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
@@ -59,6 +61,10 @@ class OvsdbController:
     def owned_bridges(self) -> Sequence[str]:
         """Names of the bridges that carry our mark."""
         return [name for name, row in self.driver.replica.bridges.items() if self._owner.owns(row.external_ids)]
+
+    def observed_ports(self, bridge: str) -> Sequence[ObservedPort] | None:
+        """The ports of `bridge` that have a tag; None while OVSDB does not answer."""
+        return tuple(observed_ports(self.driver.replica, bridge)) if self.driver.ready else None
 
     async def observe(self, view: View, focus: Focus) -> Observed:
         if not self.driver.ready:

@@ -17,7 +17,8 @@ from typing import Self
 
 import watchfiles
 
-from desired.schema import Cache, Loaded, Problem, Section, find_files, load_tree
+from desired.network.load import load
+from desired.schema import Cache, Loaded, Problem, Section, find_files
 
 Signature = tuple[tuple[str, int, int, int], ...]
 """What each file looks like from outside: path, mtime in ns, size, inode."""
@@ -73,7 +74,7 @@ class FilesSource:
         """Load the tree as it is now, in a thread. Nothing is raised for what is in it."""
         async with self._loading:
             return await asyncio.to_thread(
-                load_tree,
+                load,
                 self.directory,
                 node=self._node,
                 roles=self._roles,

@@ -53,6 +53,7 @@ class Api:
 
     def control_routes(self) -> list[web.RouteDef]:
         return [
+            web.get("/api/v1/declared", self._get_declared),
             web.post("/api/v1/once", self._once),
             web.post("/api/v1/approve", self._approve),
             web.post("/api/v1/pause", self._pause),
@@ -74,6 +75,9 @@ class Api:
 
     async def _get_status(self, _request: web.Request) -> web.Response:
         return web.json_response(text=wire.dumps(self._node.status()))
+
+    async def _get_declared(self, _request: web.Request) -> web.Response:
+        return web.json_response(text=await asyncio.to_thread(wire.dumps, self._node.declared()))
 
     async def _get_history(self, request: web.Request) -> web.Response:
         query = request.query

@@ -18,6 +18,7 @@ import typer
 from desired.store import StoreError
 from reconciler import __version__
 from reconciler.doors import depart, look, tree, work
+from reconciler.doors.explain import explain
 from reconciler.doors.options import ForceOption, NodeOption, OnlyOption, Output, OutputOption, TimeoutOption
 from reconciler.doors.session import Session
 from reconciler.doors.show import OutputClosedError, Printer, problem_lines
@@ -101,6 +102,7 @@ for _verb in (work.run, work.plan, work.approve, work.pause, work.resume):
     app.command()(_verb)
 for _verb in (look.status, look.history, look.events, look.doctor):
     app.command()(_verb)
+app.command()(explain)
 app.command("log-level")(look.log_level)
 for _verb in (depart.release, depart.support):
     app.command()(_verb)

@@ -22,7 +22,7 @@ from reconciler import errors
 from reconciler.contract import PassRecord
 from reconciler.doors import wire
 from reconciler.errors import DriverError, ReconcilerError
-from reconciler.report import Budget, NodeStatus, OnceResult, Pause
+from reconciler.report import Budget, Declared, NodeStatus, OnceResult, Pause
 
 ANSWER_SECONDS = 2.0
 WORK_SECONDS = 30.0
@@ -90,6 +90,9 @@ class ControlClient:
         given = {"resource": resource, "since": since, "limit": limit}
         query = urlencode({name: value for name, value in given.items() if value is not None})
         return self._ask(tuple[PassRecord, ...], "GET", f"/api/v1/history?{query}")
+
+    def declared(self) -> Declared:
+        return self._ask(Declared, "GET", "/api/v1/declared")
 
     def once(self, *, only: str | None, dry_run: bool, timeout: float) -> OnceResult:
         body = {"only": only, "dry_run": dry_run, "timeout": timeout}

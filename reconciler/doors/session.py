@@ -24,6 +24,7 @@ from reconciler.report import OnceResult
 from reconciler.settings import DEFAULT_PATH, Settings
 
 if TYPE_CHECKING:
+    from desired.network.compose import Composed
     from desired.schema import Loaded
     from desired.store import Store
 
@@ -39,6 +40,9 @@ class Root(Protocol):
 
     @property
     def open_store(self) -> Callable[[Settings], Store]: ...
+
+    @property
+    def compose_desired(self) -> Callable[[Settings, str, Sequence[str]], Composed]: ...
 
     @property
     def load_desired(self) -> Callable[[Settings, str, Sequence[str]], Loaded]: ...

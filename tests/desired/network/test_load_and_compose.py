@@ -1,0 +1,115 @@
+"""One node's desired state from YAML and OpenStack's objects: roles, precedence, what is refused and what is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from desired.network.allocations import Allocations
+from desired.network.compose import Composer
+from desired.network.load import load
+from desired.network.model import NetworkSpec, NeutronPortSpec, derived_id
+from desired.network.section import SECTIONS
+from desired.resource import Origin, Resource, ResourceId
+from desired.schema import Loaded
+from tests.desired.network.test_check import GOOD
+
+NETWORK = "6f1c3b5a-9e40-4a52-8c1d-0b7e5a91d301"
+PORT = "2d84e07f-c63b-47d5-9a0e-51f2c8b7e602"
+
+
+def loaded(directory: Path, *texts: str, node: str = "network") -> Loaded:
+    for number, text in enumerate(texts):
+        (directory / f"{number}.yaml").write_text(text)
+    return load(directory, node=node, roles=frozenset(), sections=SECTIONS)
+
+
+def from_openstack(*specs: NetworkSpec | NeutronPortSpec) -> dict[ResourceId, Resource]:
+    made = [Resource(ResourceId(s.kind, s.id or ""), s, Origin("openstack", path="x"), s.generation()) for s in specs]
+    return {resource.id: resource for resource in made}
+
+
+def test_a_nodes_roles_in_the_model_decide_which_documents_are_for_it(tmp_path: Path) -> None:
+    for_network = "apply_to: {roles: [network]}\nbridges: {br-mine: {}}\n"
+    assert ResourceId("bridge", "br-mine") in {r.id for r in loaded(tmp_path, GOOD, for_network).resources}
+    others = loaded(tmp_path, GOOD, for_network, node="compute1").resources
+    assert ResourceId("bridge", "br-mine") not in {r.id for r in others}
+
+
+def test_a_model_becomes_the_resources_of_the_node(tmp_path: Path) -> None:
+    composed = Composer("network").compose(loaded(tmp_path, GOOD), Allocations())
+    assert composed.loaded.ok
+    kinds = {resource.id.kind for resource in composed.loaded.resources}
+    assert {"bridge", "port", "flow"} <= kinds
+    assert not kinds & {"network", "subnet", "neutron_port", "router", "node"}
+    assert all(resource.origin.file for resource in composed.loaded.resources)
+
+
+def test_without_a_model_nothing_is_touched(tmp_path: Path) -> None:
+    tree = loaded(tmp_path, "bridges: {br-mine: {}}\n")
+    assert Composer("network").compose(tree, Allocations()).loaded is tree
+
+
+def test_a_fault_of_the_model_refuses_the_revision(tmp_path: Path) -> None:
+    composed = Composer("network").compose(loaded(tmp_path, GOOD.replace("10.6.0.21", "10.9.0.21")), Allocations())
+    assert [problem.message for problem in composed.loaded.problems] == [
+        "floating IP 10.9.0.21 is in no subnet of any external network"
+    ]
+
+
+def test_a_node_that_the_model_does_not_know_is_refused_and_told_which_are_known(tmp_path: Path) -> None:
+    tree = loaded(tmp_path, GOOD, "bridges: {br-mine: {}}\n", node="netwrok")
+    (problem,) = Composer("netwrok").compose(tree, Allocations()).loaded.problems
+    assert "node netwrok is not among the model's nodes" in problem.message
+    assert problem.hint == "did you mean 'network'?"
+
+
+def test_what_yaml_declares_for_the_node_wins_over_the_model_and_is_told(tmp_path: Path) -> None:
+    tree = loaded(tmp_path, GOOD, "bridges: {br-int: {fail_mode: standalone}}\n")
+    composed = Composer("network").compose(tree, Allocations())
+    (bridge,) = [r for r in composed.loaded.resources if r.id == ResourceId("bridge", "br-int")]
+    assert bridge.origin.path == "bridges.br-int"
+    assert any("bridge/br-int is also what the model makes" in each.message for each in composed.loaded.warnings)
+
+
+def test_openstack_adds_to_yaml_and_yaml_wins_where_both_have_an_object(tmp_path: Path) -> None:
+    own = f"model:\n  networks:\n    mine: {{id: {NETWORK}, type: gre, segmentation_id: 77}}\n"
+    tree = loaded(tmp_path, GOOD, own)
+    port = NeutronPortSpec(id=PORT, network=NETWORK, node="network", mac="fa:16:3e:00:00:09")
+    theirs = from_openstack(NetworkSpec(id=NETWORK, display="theirs", type="gre", segmentation_id=78), port)
+    composed = Composer("network").compose(tree, Allocations(), theirs)
+    flows = [r.id.name for r in composed.loaded.resources if r.id.kind == "flow"]
+    assert any("tun_id=0x4d" in flow or "tun_id=77" in flow for flow in flows)
+    assert not any("tun_id=78" in flow for flow in flows)
+    assert composed.notices == (f"openstack: network {NETWORK} (theirs) is declared in YAML as well, which wins",)
+
+
+def test_an_object_of_openstack_at_fault_is_left_out_and_told(tmp_path: Path) -> None:
+    port = NeutronPortSpec(id=PORT, network=NETWORK, node="network")
+    composed = Composer("network").compose(loaded(tmp_path, GOOD), Allocations(), from_openstack(port))
+    assert composed.loaded.ok
+    assert len(composed.notices) == 1
+    assert f"port {PORT}" in composed.notices[0]
+
+
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_reference_into_openstack_is_a_mistake_only_when_all_of_it_is_known(tmp_path: Path, *, waiting: bool) -> None:
+    vm = f"model:\n  ports:\n    vm9: {{network: {NETWORK}, node: compute1}}\n"
+    composed = Composer("network").compose(loaded(tmp_path, GOOD, vm), Allocations(), waiting=waiting)
+    assert composed.loaded.ok is waiting
+
+
+def test_local_vlans_that_are_in_use_are_kept(tmp_path: Path) -> None:
+    kept = Allocations({derived_id("network", "two"): 40})
+    composed = Composer("network").compose(loaded(tmp_path, GOOD), kept)
+    assert composed.allocations.vlans[derived_id("network", "two")] == 40
+    assert set(composed.allocations.vlans.values()) == {1, 2, 40}
+
+
+def test_the_same_tree_composed_again_is_the_same(tmp_path: Path) -> None:
+    composer, tree = Composer("network"), loaded(tmp_path, GOOD)
+    first = composer.compose(tree, Allocations())
+    again = composer.compose(replace(tree), first.allocations)
+    assert {r.id: r for r in first.loaded.resources} == {r.id: r for r in again.loaded.resources}
