@@ -81,7 +81,7 @@ def interface_ids(port: Port) -> dict[str, str]:
 
 
 def port(here: Here, network: Network, port: Port, vlan: int) -> Iterator[Resource]:
-    """A port of an instance: held where others plug it, else made, and put into a namespace of its own if it says so."""
+    """A port of an instance: held where others plug it, else made, and put into a namespace if it says so."""
     config = other_config(network, vlan)
     if port.plug == "held":
         yield made(HeldPortSpec(tag=vlan, other_config=config), port.origin, port.id)

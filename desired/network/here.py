@@ -1,4 +1,4 @@
-"""What one node is among the others, and how its devices are called: Neutron's names, so that a node can change hands."""
+"""What one node is among the others, and how its devices are called: by Neutron's names, whoever made them."""
 
 from __future__ import annotations
 
