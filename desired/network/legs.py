@@ -63,11 +63,8 @@ def legs_of(
     nodes = places.nodes
     if spec.node is not None and spec.node not in nodes:
         wrong.append(f"there is no node {spec.node!r}; one of the network nodes serves it")
-    node = (
-        _bound(declared_specs, nodes)
-        or (spec.node if spec.node in nodes else None)
-        or placed(own, places.network_nodes)
-    )
+    written = spec.node if spec.node in nodes else None
+    node = _bound(declared_specs, nodes) or written or placed(own, places.network_nodes)
     if not node:
         wrong.append("no node has the role 'network', so that it is served by none")
     legs = _Implied(resolver, resource, declared_specs, node, wrong)

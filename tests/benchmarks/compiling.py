@@ -51,7 +51,7 @@ def table() -> Table:
         ("node", "resources", "scratch p50", "max", "one port named p50", "p99", "found p50", "p99"),
         rows,
         (
-            f"{NODES} nodes ({NETWORK_NODES} with the role network), {NETWORKS} networks, {PORTS} ports, "
+            f"{NODES} nodes ({NETWORK_NODES} of them network nodes), {NETWORKS} networks, {PORTS} ports,",
             f"{ROUTERS} routers, {FLOATING} floating IPs; multi-table",
             f"scratch: {ROUNDS} rounds; one port: {CHANGES} changes of a MAC, half of them on this node's networks;",
             "named: the changed object is handed over; found: two models are compared",
