@@ -24,7 +24,7 @@ from desired.network.model import (
 )
 from desired.network.ports import Bound, Made, Parts, made_network
 from desired.network.resolver import EMPTY, Resolver
-from desired.network.topology import FloatingIp, Network, Port, Problem, Router, Topology
+from desired.network.topology import Address, FloatingIp, Network, Port, Problem, Router, Topology
 from desired.resource import Resource, ResourceId
 
 T = TypeVar("T")
@@ -143,9 +143,7 @@ def _partly(previous: Topology, before: Memory, index: Index, touched: Touched) 
 
 def _parts(index: Index, resolver: Resolver, own: str, resource: Resource, legs: tuple[Leg, ...]) -> Parts:
     objects = index.model.objects
-    subnets = sorted((index.ids.own[rid], objects[rid]) for rid in index.subnets.get(own, EMPTY)) if (
-        index.subnets.get(own)
-    ) else []  # fmt: skip
+    subnets = sorted((index.ids.own[rid], objects[rid]) for rid in index.subnets.get(own, EMPTY))
     ports = sorted(_bound(index, resolver, objects[rid]) for rid in index.ports.get(own, EMPTY))
     floats = []
     for rid in index.floats.get(own, EMPTY):
@@ -208,30 +206,37 @@ class _Choosing:
             served[resource.id] = router, FloatingIp(own, spec.floating, fixed, resource.origin)
 
     def _found(self, spec: NeutronFloatingIpSpec) -> tuple[str, str] | str:
+        """The router's id and the fixed address, or why there is none."""
+        inside = self._inside(spec)
+        outside = self._resolver.float_network(spec)
+        if isinstance(inside, str):
+            return inside
+        if outside is None:
+            return f"no external network has {spec.floating}"
+        if spec.router is not None:
+            named = self._resolver.router(spec.router)
+            return f"there is no router {spec.router!r}" if named is None else (named, inside[1].ip)
+        network, address = inside
+        routers = self._devices(network, Owner.ROUTER_INTERFACE, address.subnet)
+        between = sorted(routers & self._devices(outside, Owner.ROUTER_GATEWAY, ""))
+        if not between:
+            return f"no router has an interface with {address.ip} and a gateway to the network of {spec.floating}"
+        return between[0], address.ip
+
+    def _inside(self, spec: NeutronFloatingIpSpec) -> tuple[str, Address] | str:
+        """The network and the address that a floating IP leads to, or why there is none."""
         declared = self._resolver.port(spec.port or "")
         if declared is None:
             return f"there is no port {spec.port!r}"
         assert isinstance(declared.spec, NeutronPortSpec)
         network = self._resolver.network(declared.spec.network)
         port = None if network is None else _port(self._networks[network].network, self._resolver.own(declared))
-        if port is None:
+        if network is None or port is None:
             return f"its port {spec.port!r} is in no network"
-        wanted = [a for a in port.addresses if (a.ip == spec.fixed if spec.fixed else ":" not in a.ip)]
-        if not wanted:
-            return f"its port {spec.port!r} does not have the address {spec.fixed}" if spec.fixed else (
-                f"its port {spec.port!r} has no IPv4 address"
-            )  # fmt: skip
-        outside = self._resolver.float_network(spec)
-        if outside is None:
-            return f"no external network has {spec.floating}"
-        if spec.router is not None:
-            named = self._resolver.router(spec.router)
-            return f"there is no router {spec.router!r}" if named is None else (named, wanted[0].ip)
-        inside = self._devices(network or "", Owner.ROUTER_INTERFACE, wanted[0].subnet)
-        between = sorted(inside & self._devices(outside, Owner.ROUTER_GATEWAY, ""))
-        if not between:
-            return f"no router has an interface with {wanted[0].ip} and a gateway to the network of {spec.floating}"
-        return between[0], wanted[0].ip
+        for address in port.addresses:
+            if address.ip == spec.fixed or (spec.fixed is None and ":" not in address.ip):
+                return network, address
+        return f"its port {spec.port!r} does not have {spec.fixed or 'an IPv4 address'}"
 
     def _devices(self, network: str, owner: Owner, subnet: str) -> frozenset[str]:
         key = network, owner, subnet
@@ -266,9 +271,9 @@ def _routers(
 ) -> dict[str, Router]:
     wanted = {legs.id for legs in some}
     floating: dict[str, list[FloatingIp]] = defaultdict(list)
-    for router, one in served.values():
-        if router in wanted:
-            floating[router].append(one)
+    for own, one in served.values():
+        if own in wanted:
+            floating[own].append(one)
     ports: dict[str, list[Port]] = defaultdict(list)
     for made in networks:
         for port in made.network.ports:

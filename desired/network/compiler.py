@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from desired.network import bridges, flows
+from desired.network import bridges, dhcp, flows, hosts, metadata, routers
 from desired.network.allocations import LAST, Allocations
 from desired.network.build import build
 from desired.network.here import Here, here
 from desired.network.model import TUNNELLED, Model
-from desired.network.topology import Network, Problem, Topology
+from desired.network.topology import Network, Problem, Router, Topology
 from desired.resource import Resource, ResourceId
 
 Key = tuple[str, ...]
@@ -122,18 +122,39 @@ def _parts(topology: Topology, around: Here, vlans: Mapping[str, int]) -> Iterat
     yield Part(("node",), (around,), lambda: (*bridges.bridges(around), *flows.base(around)))
     yield Part(("tunnels",), (around,), lambda: (*bridges.tunnels(around), *flows.tunnels(around)))
     for own, vlan in vlans.items():
-        yield _network_part(around, topology.networks[own], vlan)
+        yield _network_part(topology, around, topology.networks[own], vlan)
+    mine = [own for own in sorted(topology.routers) if topology.routers[own].node == around.name]
+    for own in mine:
+        yield from _router_part(topology, around, topology.routers[own], vlans)
+    if mine or any(around.name in topology.networks[own].dhcp_nodes for own in vlans):
+        yield Part(("metadata",), (around,), lambda: metadata.relay(topology, around.node.origin))
 
 
-def _network_part(around: Here, network: Network, vlan: int) -> Part:
-    return Part(("network", network.id), (around, network, vlan), lambda: _network(around, network, vlan))
+def _network_part(topology: Topology, around: Here, network: Network, vlan: int) -> Part:
+    """All of a network. What its parts read of the topology besides it is in `around`."""
+
+    def make() -> Iterator[Resource]:
+        yield from flows.network(around, network, vlan)
+        yield from dhcp.fragment(topology, network, around.name, vlan)
+        for port in network.ports:
+            if port.node == around.name and port.owner in bridges.PLUGGED:
+                yield from bridges.held(network, port, vlan)
+                yield from hosts.fragment(topology, network, port, vlan)
+
+    return Part(("network", network.id), (around, network, vlan), make)
 
 
-def _network(around: Here, network: Network, vlan: int) -> Iterator[Resource]:
-    yield from flows.network(around, network, vlan)
-    for port in network.ports:
-        if port.node == around.name and port.owner in bridges.PLUGGED:
-            yield from bridges.port(around, network, port, vlan)
+def _router_part(topology: Topology, around: Here, router: Router, vlans: Mapping[str, int]) -> Iterator[Part]:
+    """All of a router, if each of its networks has a VLAN. Of these it reads what is declared and their subnets."""
+    ports = (*router.interfaces, *((router.gateway,) if router.gateway else ()))
+    networks = [topology.networks[port.network] for port in ports]
+    if all(network.id in vlans for network in networks):
+        known = tuple((network.spec, network.subnets, vlans[network.id]) for network in networks)
+
+        def make() -> Iterable[Resource]:
+            return routers.fragment(topology, router, around.name, vlans)
+
+        yield Part(("router", router.id), (around, router, known), make)
 
 
 def _unreachable(around: Here, network: Network) -> str | None:

@@ -1,4 +1,4 @@
-"""What one node is among the others, and how its devices are called: Neutron's names, so that a node can change hands."""
+"""What one node is among the others, and how its devices are called: by Neutron's names, whoever made them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ PATCH_TUN, PATCH_INT = "patch-tun", "patch-int"
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """A node with its surroundings: tunnel addresses of its `peers` by name, and the tunnel types that are in use."""
+    """A node with its surroundings: tunnel addresses of its `peers` by name, and the tunnel types that are in use.
+
+    `ipv6_underlay`: some tunnel address of the cluster is one of IPv6, which leaves less room in a packet.
+    """
 
     options: OptionsSpec
     node: Node
     peers: Mapping[str, str]
     types: tuple[str, ...]
+    ipv6_underlay: bool
 
     @property
     def name(self) -> str:
@@ -56,7 +60,8 @@ def here(topology: Topology, node: Node) -> Here:
             if name != node.name and ip is not None and ip != own and (":" in ip) is version:
                 peers[name] = ip
     types = sorted({network.spec.type for network in topology.networks.values()} & TUNNELLED)
-    return Here(topology.options, node, peers, tuple(types))
+    ipv6 = any(":" in (other.spec.tunnel_ip or "") for other in topology.nodes.values())
+    return Here(topology.options, node, peers, tuple(types), ipv6)
 
 
 def patch_name(prefix: str, bridge: str) -> str:

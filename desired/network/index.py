@@ -10,11 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-
-from desired.network.legs import Leg, Legs, legs_of
+from desired.network.legs import Leg, Legs, Places, legs_of
 from desired.network.model import (
     Model,
-    NetworkSpec,
     NeutronFloatingIpSpec,
     NeutronPortSpec,
     NodeSpec,
@@ -79,6 +77,7 @@ def indexed(model: Model) -> Index:
     resolver = Resolver(model, ids)
     nodes = {r.id.name: Node(r.id.name, r.spec, r.origin) for r in model.all(NodeSpec) if isinstance(r.spec, NodeSpec)}
     network_nodes = tuple(sorted(name for name, node in nodes.items() if "network" in node.spec.roles))
+    places = Places(nodes, network_nodes)
     subnets: dict[str, set[ResourceId]] = defaultdict(set)
     ports: dict[str, set[ResourceId]] = defaultdict(set)
     floats: dict[str, set[ResourceId]] = defaultdict(set)
@@ -106,62 +105,87 @@ def indexed(model: Model) -> Index:
         elif not isinstance(spec, NeutronPortSpec):
             _note(faults, resource.id, _no_network(spec))
     routers = {
-        own: legs_of(resolver, resource, frozenset(routed.get(own, ())), nodes, network_nodes, faults)
+        own: legs_of(resolver, resource, frozenset(routed.get(own, ())), places, faults)
         for resource in _usable(model, ids)
         if isinstance(resource.spec, RouterSpec)
         for own in (ids.own[resource.id],)
     }
-    groups = [_frozen(group) for group in (subnets, ports, floats, refs)]
+    groups = _frozen(subnets), _frozen(ports), _frozen(floats), _frozen(refs)
     return Index(model, ids, nodes, network_nodes, *groups, routers, faults)
 
 
 def with_changes(index: Index, model: Model, changed: Iterable[ResourceId]) -> tuple[Index, Touched] | None:
     """Follow changed ports and floating IPs. None when the whole model has to be read: the change reaches further."""
     changed = tuple(changed)
-    ids = index.ids
-    if ids.doubled or any(rid.kind not in QUICK for rid in changed):
+    if index.ids.doubled or any(rid.kind not in QUICK for rid in changed):
         return None
-    own, by_id, faults = dict(ids.own), dict(ids.by_id), dict(index.faults)
-    old, new = index.resolver, Resolver(model, Ids(own, by_id, EMPTY))
-    ports, floats, refs = _Groups(index.ports), _Groups(index.floats), _Groups(index.float_refs)
-    touched = Touched()
-    for rid in changed:
-        before, after = index.model.objects.get(rid), model.objects.get(rid)
+    following = _Following(index, model)
+    if not all(following.follow(rid) for rid in changed):
+        return None
+    return following.result(changed)
+
+
+class _Following:
+    """A copy of an index while a few objects of it change."""
+
+    def __init__(self, index: Index, model: Model) -> None:
+        self.before = index
+        self.model = model
+        self.own, self.by_id = dict(index.ids.own), dict(index.ids.by_id)
+        self.ids = Ids(self.own, self.by_id, EMPTY)
+        self.faults = dict(index.faults)
+        self.ports, self.floats = _Groups(index.ports), _Groups(index.floats)
+        self.refs = _Groups(index.float_refs)
+        self.old, self.new = index.resolver, Resolver(model, self.ids)
+        self.touched = Touched()
+
+    def follow(self, rid: ResourceId) -> bool:
+        """Take one change over. False when it cannot be followed."""
+        before, after = self.before.model.objects.get(rid), self.model.objects.get(rid)
+        self.faults.pop(rid, None)
         if before is not None:
-            by_id.pop((rid.kind, own.pop(rid)), None)
-        faults.pop(rid, None)
-        for resource, resolver in ((before, old), (after, new)):
-            spec = None if resource is None else resource.spec
-            if isinstance(spec, NeutronPortSpec) and spec.owner in ROUTER_OWNERS:
-                return None
-            if resource is not None and resource is after:
-                key = (rid.kind, object_id(resource))
-                if key in by_id:
-                    return None
-                own[rid], by_id[key] = key[1], rid
-            network = None
-            if isinstance(spec, NeutronPortSpec) and resource is not None:
-                noted = faults if resource is after else {}
-                network = _port_network(resolver, index.nodes, resource, spec, noted)
-                ports.move(rid, network, add=resource is after)
-            elif isinstance(spec, NeutronFloatingIpSpec):
-                network = resolver.float_network(spec)
-                floats.move(rid, network, add=resource is after)
-                refs.move(rid, spec.port, add=resource is after)
-                touched.floats.add(rid)
-                if network is None and resource is after:
-                    _note(faults, rid, _no_network(spec))
-            if network is not None:
-                touched.networks.add(network)
-    for rid in changed:
-        if rid.kind == NeutronPortSpec.kind:
-            for name in {rid.name, ids.own.get(rid), own.get(rid)} - {None}:
-                touched.floats |= refs.groups.get(str(name), EMPTY)
-    made = replace(
-        index, model=model, ids=Ids(own, by_id, EMPTY), ports=ports.groups, floats=floats.groups,
-        float_refs=refs.groups, faults=faults,
-    )  # fmt: skip
-    return made, touched
+            self.by_id.pop((rid.kind, self.own.pop(rid)), None)
+            if not self._enter(before, self.old, {}, add=False):
+                return False
+        if after is None:
+            return True
+        own = object_id(after)
+        if (rid.kind, own) in self.by_id:
+            return False
+        self.own[rid], self.by_id[rid.kind, own] = own, rid
+        return self._enter(after, self.new, self.faults, add=True)
+
+    def _enter(
+        self, resource: Resource, resolver: Resolver, faults: dict[ResourceId, tuple[str, ...]], *, add: bool
+    ) -> bool:
+        spec, rid = resource.spec, resource.id
+        network = None
+        if isinstance(spec, NeutronPortSpec):
+            if spec.owner in ROUTER_OWNERS:
+                return False
+            network = _port_network(resolver, self.before.nodes, resource, spec, faults)
+            self.ports.move(rid, network, add=add)
+        elif isinstance(spec, NeutronFloatingIpSpec):
+            network = resolver.float_network(spec)
+            self.floats.move(rid, network, add=add)
+            self.refs.move(rid, spec.port, add=add)
+            self.touched.floats.add(rid)
+            if network is None:
+                _note(faults, rid, _no_network(spec))
+        if network is not None:
+            self.touched.networks.add(network)
+        return True
+
+    def result(self, changed: Iterable[ResourceId]) -> tuple[Index, Touched]:
+        for rid in changed:
+            if rid.kind == NeutronPortSpec.kind:
+                for name in (rid.name, self.before.ids.own.get(rid, ""), self.own.get(rid, "")):
+                    self.touched.floats |= self.refs.groups.get(name, EMPTY)
+        index = replace(
+            self.before, model=self.model, ids=self.ids, ports=self.ports.groups, floats=self.floats.groups,
+            float_refs=self.refs.groups, faults=self.faults,
+        )  # fmt: skip
+        return index, self.touched
 
 
 class _Groups:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from desired.network.addresses import number
-from desired.network.model import NetworkSpec, NeutronPortSpec, Owner, RouterSpec, SubnetSpec
+from desired.network.model import NeutronPortSpec, Owner, RouterSpec, SubnetSpec
 from desired.network.placing import placed
 from desired.network.resolver import Resolver
 from desired.network.topology import Node
@@ -37,12 +37,19 @@ class Legs:
     implied: tuple[Leg, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """All nodes, and the names of those that serve routers which are put on none."""
+
+    nodes: Mapping[str, Node]
+    network_nodes: tuple[str, ...]
+
+
 def legs_of(
     resolver: Resolver,
     resource: Resource,
     declared: frozenset[ResourceId],
-    nodes: Mapping[str, Node],
-    network_nodes: tuple[str, ...],
+    places: Places,
     faults: dict[ResourceId, tuple[str, ...]],
 ) -> Legs:
     """The legs of a router. What it names and is not there is noted in `faults`, and the rest stands."""
@@ -53,15 +60,18 @@ def legs_of(
     specs = [found.spec for found in map(resolver.port, (rid.name for rid in ports)) if found is not None]
     declared_specs = [port for port in specs if isinstance(port, NeutronPortSpec)]
     wrong: list[str] = []
+    nodes = places.nodes
     if spec.node is not None and spec.node not in nodes:
         wrong.append(f"there is no node {spec.node!r}; one of the network nodes serves it")
-    node = _bound(declared_specs, nodes) or (spec.node if spec.node in nodes else None) or placed(own, network_nodes)
+    written = spec.node if spec.node in nodes else None
+    node = _bound(declared_specs, nodes) or written or placed(own, places.network_nodes)
     if not node:
         wrong.append("no node has the role 'network', so that it is served by none")
-    legs = tuple(_implied(resolver, resource, spec, declared_specs, node, wrong))
+    legs = _Implied(resolver, resource, declared_specs, node, wrong)
+    implied = (*legs.interfaces(spec), *legs.gateway(spec))
     if wrong:
         faults[resource.id] = tuple(wrong)
-    return Legs(own, resource, spec, node, tuple(ports), legs)
+    return Legs(own, resource, spec, node, tuple(ports), implied)
 
 
 def _bound(ports: list[NeutronPortSpec], nodes: Mapping[str, Node]) -> str | None:
@@ -73,46 +83,47 @@ def _bound(ports: list[NeutronPortSpec], nodes: Mapping[str, Node]) -> str | Non
     return None
 
 
-def _implied(
-    resolver: Resolver,
-    resource: Resource,
-    spec: RouterSpec,
-    declared: list[NeutronPortSpec],
-    node: str,
-    wrong: list[str],
-) -> Iterator[Leg]:
-    own = resolver.own(resource)
-    for interface in spec.interfaces:
-        subnet = resolver.subnet(interface.subnet)
-        if subnet is None:
-            wrong.append(f"there is no subnet {interface.subnet!r}")
-            continue
-        assert isinstance(subnet.spec, SubnetSpec)
-        network = resolver.network(subnet.spec.network)
-        if network is None or _covered(resolver, subnet, declared):
-            continue
-        ip = interface.ip or subnet.spec.gateway_ip
-        yield Leg(own, node, network, resolver.own(subnet), (ip,) if ip else (), resource.origin)
-    if spec.gateway is None or any(port.owner is Owner.ROUTER_GATEWAY for port in declared):
-        return
-    outside = resolver.find(NetworkSpec, spec.gateway.network)
-    if outside is None:
-        wrong.append(f"there is no network {spec.gateway.network!r}")
-    else:
-        yield Leg(own, node, resolver.own(outside), "", spec.gateway.ips, resource.origin)
+@dataclass(frozen=True, slots=True)
+class _Implied:
+    """The legs of a router that none of its `declared` ports stands for; what is `wrong` is added there."""
 
+    resolver: Resolver
+    resource: Resource
+    declared: list[NeutronPortSpec]
+    node: str
+    wrong: list[str]
 
-def _covered(resolver: Resolver, subnet: Resource, declared: list[NeutronPortSpec]) -> bool:
-    """Whether a declared port is this interface already."""
-    assert isinstance(subnet.spec, SubnetSpec)
-    first, last = subnet.spec.bounds
-    for port in declared:
-        if port.owner is not Owner.ROUTER_INTERFACE:
-            continue
-        if resolver.network(port.network) != resolver.network(subnet.spec.network):
-            continue
-        for fixed in port.fixed_ips:
-            version, value = number(fixed.ip)
-            if version == subnet.spec.version and first <= value <= last:
-                return True
-    return False
+    def interfaces(self, spec: RouterSpec) -> Iterator[Leg]:
+        resolver = self.resolver
+        for interface in spec.interfaces:
+            subnet = resolver.subnet(interface.subnet)
+            if subnet is None:
+                self.wrong.append(f"there is no subnet {interface.subnet!r}")
+                continue
+            assert isinstance(subnet.spec, SubnetSpec)
+            network = resolver.network(subnet.spec.network)
+            if network is not None and not self._covered(subnet.spec, network):
+                ip = interface.ip or subnet.spec.gateway_ip
+                yield self._leg(network, resolver.own(subnet), (ip,) if ip else ())
+
+    def gateway(self, spec: RouterSpec) -> Iterator[Leg]:
+        if spec.gateway is None or any(port.owner is Owner.ROUTER_GATEWAY for port in self.declared):
+            return
+        outside = self.resolver.network(spec.gateway.network)
+        if outside is None:
+            self.wrong.append(f"there is no network {spec.gateway.network!r}")
+        else:
+            yield self._leg(outside, "", spec.gateway.ips)
+
+    def _leg(self, network: str, subnet: str, ips: tuple[str, ...]) -> Leg:
+        return Leg(self.resolver.own(self.resource), self.node, network, subnet, ips, self.resource.origin)
+
+    def _covered(self, subnet: SubnetSpec, network: str) -> bool:
+        """Whether a declared port is the interface already."""
+        first, last = subnet.bounds
+        return any(
+            version == subnet.version and first <= value <= last
+            for port in self.declared
+            if port.owner is Owner.ROUTER_INTERFACE and self.resolver.network(port.network) == network
+            for version, value in (number(fixed.ip) for fixed in port.fixed_ips)
+        )

@@ -68,7 +68,7 @@ class Resolver:
         return self.find(NeutronPortSpec, ref)
 
     def float_network(self, spec: NeutronFloatingIpSpec) -> str | None:
-        """The id of the network that a floating address is of: the one that is named, or the external one that has it."""
+        """The id of the network of a floating address: the one that is named, or the external one that has it."""
         if spec.network is not None:
             return self.network(spec.network)
         version, value = number(spec.floating)

@@ -24,9 +24,7 @@ def base(here: Here) -> Iterator[Resource]:
 def network(here: Here, network: Network, vlan: int) -> Iterator[Resource]:
     """A tunnelled network that is on this node."""
     bridge, key = here.options.tunnel_bridge, network.spec.segmentation_id
-    yield flow(
-        bridge, f"priority=4,in_port={PATCH_INT},dl_vlan={vlan},actions=set_tunnel:{key},NORMAL", network.origin
-    )
+    yield flow(bridge, f"priority=4,in_port={PATCH_INT},dl_vlan={vlan},actions=set_tunnel:{key},NORMAL", network.origin)
     yield flow(
         bridge,
         f"priority=3,tun_id={key},dl_dst={_MULTICAST},actions=mod_vlan_vid:{vlan},output:{PATCH_INT}",

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import breaker, drift, footprint, passes, storm
+from tests.benchmarks import breaker, compiling, drift, footprint, passes, storm
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
 from tests.benchmarks.drift_namespace import Address, LinkDown, NamespaceGone, StaticRoute
@@ -33,7 +33,7 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "link": LinkDown,
     "namespace": NamespaceGone,
 }
-ALL = ("drift", "passes", "footprint", "storm", "breaker")
+ALL = ("drift", "passes", "footprint", "storm", "compile", "breaker")
 
 
 def main() -> int:
@@ -73,6 +73,8 @@ def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Ite
         yield footprint.table(directory)
     if "storm" in chosen:
         yield storm.table(directory)
+    if "compile" in chosen:
+        yield compiling.table()
     if "breaker" in chosen:
         yield breaker.table(directory, args.seconds, args.seed)
 
