@@ -85,7 +85,7 @@ def _translation(topology: Topology, router: Router, gateway: Port, name: str) -
     for floating in router.floating:
         spec = FloatingIpSpec(namespace=name, floating=floating.floating, fixed=floating.fixed)
         yield made(spec, floating.origin)
-    inside = f"! -i {device} ! -o {device} -m conntrack ! --ctstate DNAT -j ACCEPT"
+    inside = f"! -o {device} -m conntrack ! --ctstate DNAT -j ACCEPT"
     yield _raw(router, name, "nat", "POSTROUTING", inside)
     own = next((address.ip for address in gateway.addresses if ":" not in address.ip), None)
     if own is not None and router.spec.gateway is not None and router.spec.gateway.snat:
