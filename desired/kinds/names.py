@@ -50,6 +50,10 @@ def _iface_id(text: str) -> str:
     return _one_line(text)
 
 
+def _sorted(values: dict[str, str]) -> dict[str, str]:
+    return dict(sorted(values.items()))
+
+
 InterfaceName = Annotated[
     str,
     AfterValidator(_interface),
@@ -62,5 +66,8 @@ IpAddress = Annotated[str, AfterValidator(_ip), Must("an IPv4 or IPv6 address")]
 OneLine = Annotated[str, AfterValidator(_one_line)]
 VlanId = Annotated[int, Field(ge=0, le=4095)]
 Mtu = Annotated[int, Field(ge=68, le=65535)]
-StringMap = dict[OneLine, OneLine]
-"""An OVSDB string map. YAML numbers and booleans are accepted by `desired.schema` and turned into their text."""
+StringMap = Annotated[dict[OneLine, OneLine], AfterValidator(_sorted)]
+"""An OVSDB string map: its order says nothing, so it is always the same one, and so is the generation of its spec.
+
+YAML numbers and booleans are accepted by `desired.schema` and turned into their text.
+"""

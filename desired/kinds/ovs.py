@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from desired.kinds.names import InterfaceName, IpAddress, MacAddress, Mtu, OneLine, StringMap, VlanId
+from desired.kinds.names import InterfaceName, IpAddress, MacAddress, Mtu, StringMap, VlanId
 from desired.resource import ResourceId, Spec
 
 MARK = "reconciler"
@@ -146,7 +146,7 @@ class HeldPortSpec(Spec):
     kind: ClassVar[str] = "held_port"
 
     tag: VlanId | None = None
-    other_config: dict[OneLine, OneLine] = Field(default_factory=dict, description="These keys are held.")
+    other_config: StringMap = Field(default_factory=dict, description="These keys are held.")
     external_ids: StringMap = Field(default_factory=dict, description="Port.external_ids: these keys are held.")
 
     _ids = field_validator("external_ids")(_without_mark)
