@@ -54,10 +54,19 @@ def _surroundings(network: Network, port: Port, name: str) -> Iterator[Resource]
         to = "default" if subnet.spec.version == 4 else "::/0"
         route = RouteSpec(namespace=name, to=to, via=gateway, dev=port.device_name("tap"))
         yield made(route, subnet.origin)
-    for family in sorted({"ipv6" if ":" in address.ip else "ipv4" for address in port.addresses}):
+    # In the order in which they are rendered, so that YAML which was rendered declares the same.
+    families = sorted({"ipv6" if ":" in address.ip else "ipv4" for address in port.addresses}, reverse=True)
+    for order, family in enumerate(families):
         rule = f"-p udp -m udp --dport {_CLIENT_PORTS[family]} -j CHECKSUM --checksum-fill"
         spec = RawRuleSpec.model_validate(
-            {"namespace": name, "table": "mangle", "chain": "POSTROUTING", "rule": rule, "family": family}
+            {
+                "namespace": name,
+                "table": "mangle",
+                "chain": "POSTROUTING",
+                "rule": rule,
+                "family": family,
+                "order": order,
+            }
         )
         yield made(spec, network.origin)
 

@@ -79,7 +79,7 @@ _names = st.sampled_from(["a", "b", "c"])
 _maybe_names = st.none() | _names
 _nodes = st.sampled_from([*NODES, "nowhere"])
 _octets = st.integers(1, 12)
-_ids = st.none() | st.sampled_from([f"00000000-0000-4000-8000-00000000000{n}" for n in range(4)])
+_ids = st.sampled_from([None] * 8 + [f"00000000-0000-4000-8000-00000000000{n}" for n in range(4)])
 
 
 def _ip(octet: int) -> str:
@@ -153,7 +153,33 @@ rare = st.one_of(
     _drawn(RouterSpec, st.sampled_from(["a", "b"]), _routers),
 )
 objects = st.one_of(ports, ports, floating_ips, rare, rare)
-models = st.lists(objects, max_size=25)
+
+
+def _skeleton() -> list[Resource]:
+    """Something for random objects to be in the way of."""
+    mapped = {"p1": "br-ex"}
+    return [
+        of(NodeSpec, "net", roles=["network"], tunnel_ip="192.0.2.1", bridge_mappings=mapped),
+        of(NodeSpec, "net2", roles=["network"], tunnel_ip="192.0.2.2", bridge_mappings=mapped),
+        of(NodeSpec, "cmp", roles=["compute"], tunnel_ip="192.0.2.3"),
+        of(NetworkSpec, "a", type="vxlan", segmentation_id=1),
+        of(NetworkSpec, "b", type="gre", segmentation_id=2),
+        of(NetworkSpec, "c", type="flat", physical_network="p1", external=True),
+        of(SubnetSpec, "a", network="a", cidr="10.0.0.0/28"),
+        of(SubnetSpec, "b", network="b", cidr="10.0.1.0/24"),
+        of(SubnetSpec, "c", network="c", cidr="10.0.0.0/28", dhcp=False),
+        of(RouterSpec, "a", interfaces=["a", "b"], gateway="c"),
+        of(NeutronPortSpec, "a", network="a", fixed_ips=[_ip(5)], node="cmp"),
+        of(NeutronPortSpec, "b", network="a", fixed_ips=[_ip(6)], node="net"),
+        of(NeutronFloatingIpSpec, _ip(9), floating=_ip(9), port="a"),
+    ]
+
+
+models = st.builds(
+    lambda kept, more: [*(r for at, r in enumerate(_skeleton()) if at not in kept), *more],
+    st.frozensets(st.integers(0, 12), max_size=4),
+    st.lists(objects, max_size=12),
+)
 
 
 def edited(model: Model, changed: Iterable[Resource], gone: Iterable[ResourceId]) -> Model:
