@@ -56,6 +56,11 @@ INT = [
     "table=24,priority=0,actions=drop",
     "table=60,priority=3,actions=NORMAL",
 ]
+LEARN = (
+    "table=10,priority=1,actions=learn(table=20,priority=1,hard_timeout=300,NXM_OF_VLAN_TCI[0..11],"
+    "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],load:NXM_NX_TUN_ID[]->NXM_NX_TUN_ID[],"
+    "output:NXM_OF_IN_PORT[]),output:patch-int"
+)
 TUN = [
     "table=0,priority=1,in_port=patch-int,actions=resubmit(,2)",
     "table=0,priority=0,actions=drop",
@@ -65,9 +70,7 @@ TUN = [
     "table=3,priority=0,actions=drop",
     "table=4,priority=0,actions=drop",
     "table=6,priority=0,actions=drop",
-    "table=10,priority=1,actions=learn(table=20,priority=1,hard_timeout=300,NXM_OF_VLAN_TCI[0..11],"
-    "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:0->NXM_OF_VLAN_TCI[],load:NXM_NX_TUN_ID[]->NXM_NX_TUN_ID[],"
-    "output:NXM_OF_IN_PORT[]),output:patch-int",
+    LEARN,
     "table=20,priority=0,actions=resubmit(,22)",
     "table=21,priority=0,actions=resubmit(,22)",
     "table=22,priority=0,actions=drop",
