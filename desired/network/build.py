@@ -81,8 +81,8 @@ def _same(one: Resource | None, other: Resource | None) -> bool:
 
 
 def _whole(model: Model, previous: Topology | None) -> Topology:
-    index = indexed(model)
     before = None if previous is None else previous.memory
+    index = indexed(model, None if before is None else before.index)
     legs = index.legs_on()
     known = {} if before is None else before.networks
     same_world = (

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from desired.network.legs import Leg, Legs, Places, legs_of
 from desired.network.model import (
+    KINDS,
     Model,
     NeutronFloatingIpSpec,
     NeutronPortSpec,
     NodeSpec,
+    ObjectSpec,
     Owner,
     RouterSpec,
     SubnetSpec,
@@ -28,6 +30,8 @@ from desired.resource import Resource, ResourceId
 ROUTER_OWNERS = frozenset({Owner.ROUTER_INTERFACE, Owner.ROUTER_GATEWAY})
 QUICK = frozenset({NeutronPortSpec.kind, NeutronFloatingIpSpec.kind})
 """Kinds whose changes can be followed without reading the whole model again."""
+
+WITH_ID = frozenset(kind.kind for kind in KINDS if issubclass(kind, ObjectSpec))
 
 Rids = frozenset[ResourceId]
 
@@ -70,10 +74,10 @@ class Touched:
     floats: set[ResourceId] = field(default_factory=set)
 
 
-def indexed(model: Model) -> Index:
-    """Read a whole model."""
+def indexed(model: Model, before: Index | None = None) -> Index:
+    """Read a whole model. Objects that are the same in `before` have the ids that they have there."""
     faults: dict[ResourceId, tuple[str, ...]] = {}
-    ids = _ids(model, faults)
+    ids = _ids(model, before, faults)
     resolver = Resolver(model, ids)
     nodes = {r.id.name: Node(r.id.name, r.spec, r.origin) for r in model.all(NodeSpec) if isinstance(r.spec, NodeSpec)}
     network_nodes = tuple(sorted(name for name, node in nodes.items() if "network" in node.spec.roles))
@@ -210,14 +214,16 @@ def _usable(model: Model, ids: Ids) -> Iterable[Resource]:
     return (r for rid, r in model.objects.items() if rid in ids.own and rid not in ids.doubled)
 
 
-def _ids(model: Model, faults: dict[ResourceId, tuple[str, ...]]) -> Ids:
+def _ids(model: Model, before: Index | None, faults: dict[ResourceId, tuple[str, ...]]) -> Ids:
     own: dict[ResourceId, str] = {}
     by_id: dict[tuple[str, str], ResourceId] = {}
     doubled: set[ResourceId] = set()
+    known = {} if before is None else before.ids.own
+    old = {} if before is None else before.model.objects
     for rid, resource in model.objects.items():
-        if not hasattr(resource.spec, "id"):
+        if rid.kind not in WITH_ID:
             continue
-        own[rid] = object_id(resource)
+        own[rid] = known[rid] if old.get(rid) is resource else object_id(resource)
         key = rid.kind, own[rid]
         other = by_id.get(key)
         if other is None or rid < other:
