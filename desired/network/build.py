@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from desired.network.index import Index, Touched, declared_node, indexed, with_changes
+from desired.network.following import Touched, with_changes
+from desired.network.index import Index, declared_node, indexed
 from desired.network.legs import Leg, Legs
 from desired.network.model import (
     Model,
@@ -117,28 +118,31 @@ def _whole(model: Model, previous: Topology | None) -> Topology:
 def _partly(previous: Topology, before: Memory, index: Index, touched: Touched) -> Topology:
     networks, served, faults = dict(before.networks), dict(before.served), dict(before.faults)
     resolver = index.resolver
-    routers: set[str] = set()
+    routers, floats = set(touched.routers), touched.floats | faults.keys()
+    legs = index.legs_on() if routers else before.legs
     for own in touched.networks:
-        old = networks[own]
-        parts = _parts(index, resolver, own, old.parts.resource, before.legs.get(own, ()))
-        networks[own] = made_network(parts, previous.options, index.network_nodes, old.network)
-        moved = set(networks[own].network.ports) ^ set(old.network.ports)
-        routers |= {port.device for port in moved if port.device}
+        old = networks.get(own)
+        resource = index.model.objects[index.ids.by_id[NetworkSpec.kind, own]]
+        parts = _parts(index, resolver, own, resource, legs.get(own, ()))
+        made = networks[own] = made_network(
+            parts, previous.options, index.network_nodes, None if old is None else old.network
+        )
+        for port in set(made.network.ports) ^ set(() if old is None else old.network.ports):
+            routers |= {port.device} if port.device else set()
+            floats |= index.float_refs.get(port.name, EMPTY) | index.float_refs.get(port.id, EMPTY)
     choosing = _Choosing(index, resolver, networks)
-    floats = touched.floats | (served.keys() | faults.keys() if routers else EMPTY)
-    for rid in floats:
+    for rid in floats | (served.keys() if routers else EMPTY):
         gone = served.pop(rid, None)
         faults.pop(rid, None)
-        resource = index.model.objects.get(rid)
-        if resource is not None:
-            choosing.serve(resource, served, faults)
+        if rid in index.model.objects:
+            choosing.serve(index.model.objects[rid], served, faults)
         routers |= {found[0] for found in (gone, served.get(rid)) if found is not None}
-    made = dict(previous.routers)
     some = [index.routers[own] for own in sorted(routers) if own in index.routers]
     near = {leg.network for legs in some for leg in legs.implied}
     near |= {network for legs in some for network in _networks_of(index, resolver, legs)}
-    made |= _routers(some, [networks[own] for own in near], served, previous.routers)
-    return _topology(previous.options, Memory(index, networks, before.legs, served, faults), made, previous)
+    again = _routers(some, [networks[own] for own in near], served, previous.routers)
+    memory = Memory(index, networks, legs, served, faults)
+    return _topology(previous.options, memory, {**previous.routers, **again}, previous)
 
 
 def _parts(index: Index, resolver: Resolver, own: str, resource: Resource, legs: tuple[Leg, ...]) -> Parts:

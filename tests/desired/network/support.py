@@ -156,7 +156,7 @@ rare = st.one_of(
 objects = st.one_of(ports, ports, floating_ips, rare, rare)
 
 
-def _skeleton() -> list[Resource]:
+def skeleton() -> list[Resource]:
     """Something for random objects to be in the way of."""
     mapped = {"p1": "br-ex"}
     return [
@@ -177,10 +177,51 @@ def _skeleton() -> list[Resource]:
 
 
 models = st.builds(
-    lambda kept, more: [*(r for at, r in enumerate(_skeleton()) if at not in kept), *more],
+    lambda kept, more: [*(r for at, r in enumerate(skeleton()) if at not in kept), *more],
     st.frozensets(st.integers(0, 12), max_size=4),
     st.lists(objects, max_size=12),
 )
+
+
+# Edits that leave no reference dangling, as a cluster that is in order makes them.
+
+_tame_ports = st.fixed_dictionaries(
+    {
+        "network": _names,
+        "fixed_ips": st.lists(_octets.map(_ip), max_size=2, unique=True),
+        "node": st.sampled_from([None, "net", "net2", "cmp"]),
+        "owner": st.sampled_from(["instance", "dhcp", "router_interface", "router_gateway"]),
+        "device": st.just("a"),
+    }
+)
+_tame_routers = st.fixed_dictionaries(
+    {
+        "interfaces": st.lists(st.sampled_from(["a", "b"]), max_size=2, unique=True),
+        "gateway": st.sampled_from([None, "c"]),
+        "node": st.sampled_from([None, "net", "net2"]),
+    }
+)
+_tame_floats = st.fixed_dictionaries(
+    {
+        "floating": _octets.map(_ip),
+        "network": st.sampled_from([None, "c"]),
+        "port": st.sampled_from(["a", "b"]),
+        "router": st.sampled_from([None, None, "a"]),
+    }
+)
+_numbers = st.integers(1, 3)
+tame = st.one_of(
+    st.builds(lambda n: of(NetworkSpec, f"n{n}", type="vxlan", segmentation_id=10 + n), _numbers),
+    st.builds(
+        lambda n, network: of(SubnetSpec, f"s{n}", network=network, cidr=f"10.0.{n + 1}.0/24"),
+        _numbers,
+        st.sampled_from(["a", "b"]),
+    ),
+    _drawn(RouterSpec, st.sampled_from(["a", "b", "r"]), _tame_routers),
+    _drawn(NeutronPortSpec, st.sampled_from(["a", "b", "c", "d"]), _tame_ports),
+    st.builds(lambda given: of(NeutronFloatingIpSpec, given["floating"], **given), _tame_floats),
+)
+REMOVABLE = frozenset({NeutronPortSpec.kind, NeutronFloatingIpSpec.kind})
 
 
 def edited(model: Model, changed: Iterable[Resource], gone: Iterable[ResourceId]) -> Model:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from desired.network.allocations import Allocations
 from desired.network.build import build
 from desired.network.compiler import Compiled, Compiler, compile_node
+from desired.network.following import with_changes
 from desired.network.model import (
     Model,
     NetworkSpec,
@@ -18,6 +20,7 @@ from desired.network.model import (
     NeutronPortSpec,
     NodeSpec,
     OptionsSpec,
+    RouterSpec,
     SubnetSpec,
 )
 from desired.network.section import SECTIONS
@@ -26,12 +29,15 @@ from desired.resource import Resource, ResourceId
 from desired.schema import dump_resources, load_tree
 from tests.desired.network.support import (
     NODES,
+    REMOVABLE,
     edited,
     floating_ips,
     models,
     objects,
     of,
     ports,
+    skeleton,
+    tame,
     three_nodes,
     with_objects,
     without,
@@ -72,6 +78,42 @@ def test_incremental_is_as_from_nothing(start: list[Resource], steps: list, seed
         assert compiler.topology is not None
         same_topology(compiler.topology, build(model))
         allocations = found.allocations
+
+
+tame_edits = st.lists(st.tuples(st.lists(tame, max_size=2), st.integers(0, 1)), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(tame_edits, st.integers(0, 10**6))
+def test_what_is_followed_is_as_read_anew(steps: list, seed: int) -> None:
+    chance = random.Random(seed)
+    model = Model.of(skeleton())
+    topology = build(model)
+    for changed, removals in steps:
+        there = sorted(rid for rid in model.objects if rid.kind in REMOVABLE)
+        model = edited(model, changed, chance.sample(there, min(removals, len(there))))
+        topology = build(model, topology)
+        same_topology(topology, build(model))
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        of(NetworkSpec, "n1", type="vxlan", segmentation_id=11),
+        of(SubnetSpec, "s1", network="a", cidr="10.0.9.0/24"),
+        of(RouterSpec, "r", interfaces=["b"], gateway="c"),
+        of(RouterSpec, "a", interfaces=["a"], gateway="c", node="net2"),
+        of(NeutronPortSpec, "i", network="b", owner="router_interface", device="a", fixed_ips=["10.0.1.9"], node="net"),
+        of(NeutronPortSpec, "vm", network="b", fixed_ips=["10.0.1.9"], node="net"),
+    ],
+)
+def test_what_comes_in_the_course_of_things_is_followed(came: Resource) -> None:
+    model = Model.of(skeleton())
+    before = build(model)
+    assert before.memory is not None
+    after = with_objects(model, came)
+    assert with_changes(before.memory.index, after, [came.id]) is not None
+    same_topology(build(after, before), build(after))
 
 
 @settings(max_examples=25, deadline=None)
