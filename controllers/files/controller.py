@@ -40,6 +40,7 @@ class _Known:
     declared: frozenset[ResourceId] = frozenset()
     sources: frozenset[str] = frozenset()
     state: FileState | None = None
+    service: str = ""
 
 
 class FilesController:
@@ -87,6 +88,7 @@ class FilesController:
         state = disk.read(path, follow=not whole)
         knew = state.signature is not None and state.signature.inode == known.inode
         self._remember(path, known, state, view)
+        known.service = next((s.service or "" for s in specs if isinstance(s, FileSpec)), known.service)
         users = {s.owner for s in specs if isinstance(s, FileSpec) and s.owner is not None}
         groups = {s.group for s in specs if isinstance(s, FileSpec) and s.group is not None}
         return Observed(
@@ -98,6 +100,7 @@ class FilesController:
             {name: _gid(name) for name in groups},
             knew,
             self._watcher.half_written(path),
+            known.service,
         )
 
     def _search(self, directory: str) -> None:

@@ -56,14 +56,21 @@ def diff(view: View, observed: Observed) -> Plan:
     if not view.resources and ours:
         rid = ResourceId(FileSpec.kind, observed.path)
         action = DeleteFile(observed.path)
-        draft.changes.append(
-            Change(rid, Verb.DELETE, action, "no longer declared", "present", "", Disruption.NONE, prune=True)
-        )
+        inside = _gone(view, observed.service)
+        why = "no longer declared"
+        change = Change(rid, Verb.DELETE, action, why, "present", "", Disruption.NONE, prune=True, inside=inside)
+        draft.changes.append(change)
     if observed.half_written:
         draft.findings += [_later(change.resource) for change in draft.changes]
         draft.changes.clear()
     groups = (Group(tuple(draft.changes), divisible=True),) if draft.changes else ()
     return Plan(groups, tuple(draft.findings), {FileSpec.kind: int(ours)})
+
+
+def _gone(view: View, service: str) -> ResourceId | None:
+    """The unit that a file was a part of, if that is no longer declared either."""
+    rid = ResourceId("service", service)
+    return rid if service and rid not in view.everything else None
 
 
 def _later(rid: ResourceId) -> Finding:

@@ -25,6 +25,8 @@ class Observed:
     """True when this very inode was a file of ours before, whatever is in it now."""
     half_written: bool = False
     """Somebody is in the middle of writing it: what it says now is not what it will say."""
+    service: str = ""
+    """The unit that it is, or was a moment ago, a part of."""
 
 
 @dataclass(frozen=True, slots=True)

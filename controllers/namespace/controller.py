@@ -11,6 +11,7 @@ from typing import Any
 
 from controllers.drivers.netlink.client import RUN_NETNS, Netlink
 from controllers.drivers.netlink.inside import HOST
+from controllers.drivers.netlink.registry import ITSELF
 from controllers.drivers.netlink.replica import Space
 from controllers.namespace.diff import diff
 from controllers.namespace.index import Index
@@ -203,6 +204,8 @@ class NamespaceController:
             return
         if reason and (name in self._index.names or name == HOST or name in self.driver.marked()):
             self.events.put_nowait(Event(Scope(NAME, name), None, reason))
+        elif reason and ITSELF in devices:  # of one that is declared it is told when it has been looked at
+            self._tell_made(name)
         for other in self._index.waiting_for(name, devices):
             if other != name:
                 self.events.put_nowait(Event(Scope(NAME, other), None, f"a device of namespace {name} changed"))

@@ -316,10 +316,15 @@ class ServicesController:
             case Stop():
                 await driver.stop(name, PATIENCE)
             case ReloadUnit():
-                await driver.reload_unit(name, PATIENCE)
-                _remember(self._units.setdefault(name, _Unit()), await driver.unit(name), step.digest)
+                await self._reload_unit(name, step.digest)
             case Reload() | Mask() | Unmask() | Enable() | Disable():
                 await self._install(name, step)
+
+    async def _reload_unit(self, name: str, digest: str) -> None:
+        result = await self.driver.reload_unit(name, PATIENCE)
+        if result not in {"done", ""}:
+            raise DriverError(f"reloading {name}: {result}; its journal says why (ExecReload); tried again")
+        _remember(self._units.setdefault(name, _Unit()), await self.driver.unit(name), digest)
 
     async def _install(self, name: str, step: Reload | Mask | Unmask | Enable | Disable) -> None:
         driver = self.driver

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, Field, StringConstraints, field_serializer, field_validator, model_validator
 
 from desired.kinds.names import OneLine
-from desired.resource import Spec
+from desired.resource import ResourceId, Spec
 from desired.schema.words import Must
 
 SECRET = "(secret)"  # noqa: S105 (what is shown instead of one)
@@ -103,6 +103,12 @@ class FileSpec(InFile):
     permissions: FileMode | None = Field(None, description="Also written as mode. Unset: 0644, or 0600 when secret.")
     comment: Comment = Field("#", description="What a comment begins with in it; '' for none (JSON): then no header.")
     secret: bool = Field(default=False, description="Its content is never shown nor stored.")
+    service: OneLine | None = Field(
+        None, description="The unit that it is a part of: when both go, that is one deletion to the budget."
+    )
+
+    def refs(self) -> tuple[ResourceId, ...]:
+        return () if self.service is None else (ResourceId("service", self.service),)
 
     @property
     def whole(self) -> bool:

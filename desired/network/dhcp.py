@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from desired.kinds.namespace import AddressSpec, NamespaceSpec, RouteSpec, SysctlSpec
+from desired.kinds.namespace import AddressSpec, NamespaceSpec, RouteSpec
 from desired.kinds.rules import RawRuleSpec
 from desired.kinds.service import ServiceSpec
 from desired.network import dnsmasq, metadata
 from desired.network.draft import made
 from desired.network.model import Owner
-from desired.network.plugs import first_gateways, moved_in
+from desired.network.plugs import first_gateways, moved_in, unadvertised
 from desired.network.topology import Network, Port, Topology
 from desired.network.units import file, path, unit
 from desired.resource import Resource
@@ -46,13 +46,12 @@ def fragment(topology: Topology, network: Network, node: str, vlan: int) -> Iter
 
 
 def _surroundings(network: Network, port: Port, name: str) -> Iterator[Resource]:
-    """Sysctls before the device is there, routes, and checksums that old clients of a virtual NIC insist on."""
-    for which in ("all", "default"):
-        sysctl = SysctlSpec(namespace=name, key=f"net.ipv6.conf.{which}.accept_ra", value="0")
-        yield made(sysctl, network.origin)
+    """Addresses by nobody else, routes, and checksums that old clients of a virtual NIC insist on."""
+    device = port.device_name("tap")
+    yield made(unadvertised(name, device), network.origin)
     for subnet, gateway in first_gateways(network, port):
         to = "default" if subnet.spec.version == 4 else "::/0"
-        route = RouteSpec(namespace=name, to=to, via=gateway, dev=port.device_name("tap"))
+        route = RouteSpec(namespace=name, to=to, via=gateway, dev=device)
         yield made(route, subnet.origin)
     # In the order in which they are rendered, so that YAML which was rendered declares the same.
     families = sorted({"ipv6" if ":" in address.ip else "ipv4" for address in port.addresses}, reverse=True)
@@ -75,14 +74,14 @@ def _dnsmasq(topology: Topology, network: Network, port: Port, name: str) -> Ite
     if not dnsmasq.served(network):
         return
     config = dnsmasq.configuration(topology, network, port.device_name("tap"), name)
-    yield file(f"{name}.conf", config, network.origin)
+    yield file(f"{name}.conf", config, network.origin, name)
     again = {
         f"{name}.hosts": dnsmasq.hosts(topology, network),
         f"{name}.names": dnsmasq.names(topology, network),
         f"{name}.options": dnsmasq.options(topology, network, port),
     }
     for filename, lines in again.items():
-        yield file(filename, lines, network.origin)
+        yield file(filename, lines, network.origin, name)
     start = f"/usr/sbin/dnsmasq --keep-in-foreground --conf-file={path(f'{name}.conf')}"
     text = unit(f"DHCP and DNS of network {network.id}", start, _CAPABILITIES, namespace=name, hangup=True)
     service = ServiceSpec(

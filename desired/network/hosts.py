@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from desired.kinds.namespace import NamespaceSpec, RouteSpec, SysctlSpec
+from desired.kinds.namespace import NamespaceSpec, RouteSpec
 from desired.network.draft import made
-from desired.network.plugs import first_gateways, moved_in, mtu_of, plugged, subnet_of
+from desired.network.model import Owner
+from desired.network.plugs import first_gateways, moved_in, mtu_of, plugged, subnet_of, unadvertised
 from desired.network.topology import Network, Port, Topology
 from desired.resource import Resource
 
 PREFIX = "qvm-"
 DEVICE = "eth0"
+_OTHERS = frozenset({Owner.DHCP, Owner.ROUTER_INTERFACE, Owner.ROUTER_GATEWAY})
+"""Their ports are plugged by `dhcp` and `routers`."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.@+-]{1,100}")
 
 
@@ -26,7 +29,9 @@ def namespace_of(port: Port) -> str:
 
 
 def fragment(topology: Topology, network: Network, port: Port, vlan: int) -> Iterable[Resource]:
-    """The port as its `plug` says; nothing for one that others plug."""
+    """The port as its `plug` says; nothing for one that others plug, or that is a server's or a router's."""
+    if port.owner in _OTHERS:
+        return
     device = port.device_name("tap")
     if port.plug == "internal":
         resource = plugged(topology, port, device, vlan)
@@ -34,7 +39,7 @@ def fragment(topology: Topology, network: Network, port: Port, vlan: int) -> Ite
     elif port.plug == "namespace":
         name = namespace_of(port)
         yield made(NamespaceSpec(), port.origin, name)
-        yield made(SysctlSpec(namespace=name, key="net.ipv6.conf.default.accept_ra", value="0"), port.origin)
+        yield made(unadvertised(name, DEVICE), port.origin)
         yield from moved_in(topology, port, device, vlan, name, dev=DEVICE)
         yield from _routes(network, port, name)
 

@@ -68,7 +68,7 @@ def proxy(topology: Topology, namespace: str, serves: Serves, serves_id: str, or
         "    http-request set-header X-Forwarded-For %[src]",
         f"    server upstream unix@{upstream}",
     ]
-    yield file(f"{name}.cfg", lines, origin)
+    yield file(f"{name}.cfg", lines, origin, name)
     text = unit(f"Metadata proxy of {serves.lower()} {serves_id}", _start(name), _CAPABILITIES, namespace=namespace)
     service = ServiceSpec(name=f"{name}.service", unit=text, namespace=namespace, restart_on=(path(f"{name}.cfg"),))
     yield made(service, origin)
@@ -86,7 +86,7 @@ def relay(topology: Topology, origin: Origin) -> Iterable[Resource]:
         f"    bind unix@{_SOCKET} mode 600",
         f"    server upstream {settings.upstream}",
     ]
-    yield file(f"{RELAY}.cfg", lines, origin)
+    yield file(f"{RELAY}.cfg", lines, origin, RELAY)
     text = unit("Relay to the metadata service", _start(RELAY), _CAPABILITIES)
     text = text.replace(f"StateDirectory={STATE}\n", f"RuntimeDirectory={RELAY}\n")
     yield made(ServiceSpec(name=f"{RELAY}.service", unit=text, restart_on=(path(f"{RELAY}.cfg"),)), origin)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from desired.kinds.namespace import AddressSpec, LinkSpec
+from desired.kinds.namespace import AddressSpec, LinkSpec, SysctlSpec
 from desired.kinds.ovs import PortSpec
 from desired.network.draft import made
 from desired.network.topology import Address, Network, Port, Subnet, Topology
@@ -68,6 +68,11 @@ def moved_in(  # noqa: PLR0913 - a port, its two names, and where it goes
     for address in port.addresses:
         spec = AddressSpec(namespace=namespace, dev=dev, address=str(address), announce=announce)
         yield made(spec, port.origin)
+
+
+def unadvertised(namespace: str, dev: str) -> SysctlSpec:
+    """Addresses and routes of the device are declared; router advertisements add none. (A router ignores them.)"""
+    return SysctlSpec(namespace=namespace, key=f"net/ipv6/conf/{dev}/accept_ra", value="0")
 
 
 def subnet_of(network: Network, address: Address) -> Subnet | None:

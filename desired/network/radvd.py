@@ -32,7 +32,7 @@ def fragment(topology: Topology, router: Router, namespace: str) -> Iterator[Res
     if not lines:
         return
     name = f"{namespace}-radvd"
-    yield file(f"{name}.conf", lines, router.origin)
+    yield file(f"{name}.conf", lines, router.origin, name)
     start = f"/usr/sbin/radvd --nodaemon --logmethod stderr --config {path(f'{name}.conf')} --pidfile /tmp/radvd.pid"
     text = unit(f"Router advertisements of router {router.id}", start, _CAPABILITIES, namespace=namespace, hangup=True)
     service = ServiceSpec(name=f"{name}.service", unit=text, namespace=namespace, reload_on=(path(f"{name}.conf"),))

@@ -25,9 +25,6 @@ _SYSCTLS = {
     "net.ipv4.conf.all.arp_announce": "2",
     # Loose: what a host in one of two external networks sends may be answered through the other.
     "net.ipv4.conf.all.rp_filter": "2",
-    # Its ways are declared; nobody advertises others to it.
-    "net.ipv6.conf.all.accept_ra": "0",
-    "net.ipv6.conf.default.accept_ra": "0",
 }
 
 
@@ -85,6 +82,7 @@ def _translation(topology: Topology, router: Router, gateway: Port, name: str) -
     for floating in router.floating:
         spec = FloatingIpSpec(namespace=name, floating=floating.floating, fixed=floating.fixed)
         yield made(spec, floating.origin)
+    # What stays inside keeps its source. (Older routers say `! -i qg-…` as well, which iptables refuses in this chain.)
     inside = f"! -o {device} -m conntrack ! --ctstate DNAT -j ACCEPT"
     yield _raw(router, name, "nat", "POSTROUTING", inside)
     own = next((address.ip for address in gateway.addresses if ":" not in address.ip), None)

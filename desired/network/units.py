@@ -30,7 +30,8 @@ PrivateTmp=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet={capabilities}
 """
-_HANGUP = "ExecReload=/bin/kill -HUP $MAINPID\n"
+_HANGUP = "ExecReload=+/bin/kill -HUP $MAINPID\n"
+"""With all rights (`+`): the process has given up root, and its unit may not signal other users' processes."""
 
 
 def unit(what: str, start: str, capabilities: str, *, namespace: str = "", hangup: bool = False) -> str:
@@ -51,6 +52,7 @@ def path(name: str) -> str:
     return f"{CONFIGURATION}/{name}"
 
 
-def file(name: str, lines: list[str], origin: Origin) -> Resource:
-    """A configuration file."""
-    return made(FileSpec(path=path(name), content="".join(f"{line}\n" for line in lines)), origin)
+def file(name: str, lines: list[str], origin: Origin, service: str) -> Resource:
+    """A configuration file of a service (its unit, without suffix)."""
+    content = "".join(f"{line}\n" for line in lines)
+    return made(FileSpec(path=path(name), content=content, service=f"{service}.service"), origin)

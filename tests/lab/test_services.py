@@ -287,3 +287,49 @@ def test_a_lost_bus_is_found_again_and_what_happened_meanwhile_is_repaired(units
     units.node.run("systemctl", "restart", "dbus")
     with units.repairs("plain", "does not run"):
         units.node.run("systemctl", "stop", "plain")
+
+
+HANGUP = """[Service]
+ExecStart=/bin/sh -c 'trap "echo hung up >>/run/hangups" HUP; while :; do sleep 0.1; done'
+ExecReload=/bin/sh -c 'test ! -e /run/refused && kill -HUP $MAINPID'
+"""
+
+
+def test_what_a_reload_reads_again_is_reloaded_once_and_also_after_a_restart_of_the_daemon(units: Units) -> None:
+    def hangups() -> int:
+        return int(units.node.sh("cat /run/hangups 2>/dev/null | wc -l"))
+
+    node = units.node
+    node.write("/etc/hosts.conf", "one\n")
+    mine = {"mine": {"unit": HANGUP, "reload_on": ["/etc/hosts.conf"]}}
+    units.declare(**mine)
+    units.right()
+    pid = units.pid("mine")
+    with units.repairs("mine", "/etc/hosts.conf has changed since it was read"):
+        node.write("/etc/hosts.conf", "two\n")
+    assert node.eventually(lambda: hangups() == 1)
+    node.run("systemctl", "kill", "-s", "KILL", "reconciler")
+    assert node.eventually(lambda: service.converged(node))
+    node.sh("touch /run/refused /etc/hosts.conf; sleep 0.5")
+    assert (hangups(), units.pid("mine")) == (1, pid), "it has read this content"
+    node.write("/etc/hosts.conf", "three\n")
+    units.says("mine", "failed", "reloading mine.service: failed")
+    node.run("rm", "/run/refused")
+    units.right()
+    assert node.eventually(lambda: hangups() == 2)
+    assert units.pid("mine") == pid
+
+
+def test_a_unit_follows_its_namespace(units: Units) -> None:
+    unit = "[Service]\nNetworkNamespacePath=/run/netns/q\nExecStart=/bin/sleep 100000\n"
+    units.declare(inside={"unit": unit, "namespace": "q"})
+    units.says("inside", "pending", "does not run, and there is no namespace q")
+    units.node.run("ip", "netns", "add", "q")
+    units.right()
+    pid = units.pid("inside")
+    assert pid
+    units.node.sh("ip netns del q; ip netns add q")
+    with units.repairs("inside", "it does not run in the present namespace q"):
+        units.node.run("systemctl", "is-active", "inside")
+    assert units.pid("inside") not in {0, pid}
+    units.node.run("ip", "netns", "del", "q")

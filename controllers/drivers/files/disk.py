@@ -4,7 +4,7 @@ Blocking; writes are called in a thread. A file is replaced by a new one that is
 with owner, mode and extended attributes of the old one unless others are asked for: a reader sees the old or the new
 content whole, whenever the machine stops.
 """
-# ruff: noqa: PTH103, PTH104, PTH108, PTH115, PTH118, PTH120 - what is meant is the system call
+# ruff: noqa: PTH101, PTH102, PTH104, PTH112, PTH108, PTH115, PTH118, PTH120 - what is meant is the system call
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def replace(old: FileState, wanted: Wanted) -> None:
     """
     target = old.real
     directory, name = os.path.split(target)
-    os.makedirs(directory, mode=0o755, exist_ok=True)
+    _make_directory(directory)
     exists = old.kind is Kind.REGULAR
     fresh = os.path.join(directory, f".{name[:200]}.reconciler~")
     with contextlib.suppress(FileNotFoundError):
@@ -180,6 +180,16 @@ def replace(old: FileState, wanted: Wanted) -> None:
     finally:
         os.close(fd)
     _sync_directory(directory)
+
+
+def _make_directory(path: str) -> None:
+    """It and its parents, 0755 whatever the umask of a hardened service: who reads the file may be another user."""
+    if os.path.isdir(path):
+        return
+    _make_directory(os.path.dirname(path))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o755)  # noqa: S103 - as directories of /etc are
 
 
 def _fill(fd: int, old: FileState, wanted: Wanted, *, exists: bool) -> None:

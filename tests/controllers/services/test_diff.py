@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.drivers.netlink.whereabouts import Place
 from controllers.drivers.systemd.units import UnitState
 from controllers.services.diff import HAND_OVER, SETTLE, diff, scope_of
-from controllers.services.state import Apply, Fitness, Health, Observed, Restart, Start, Stop, Tries
+from controllers.services.state import Apply, Fitness, Health, Observed, ReloadUnit, Restart, Start, Stop, Tries
 from desired.kinds.service import ServiceSpec
 from desired.resource import Origin, Resource, ResourceId
 from reconciler.contract import Outcome, Plan, View
@@ -127,6 +128,36 @@ def test_a_newer_file_restarts_once_it_is_left_alone() -> None:
     soon = planned(spec, running(), Health(), Tries(), newest=(WALL - SETTLE / 2, "/etc/x"))
     assert (steps(soon), soon.findings[0].outcome) == ((), Outcome.PENDING)
     assert steps(planned(spec, running(), Health(), Tries(), newest=(WALL + 3600, "/etc/x"))) == (), "a clock that lies"
+
+
+def test_what_a_reload_reads_again_is_no_restart_and_waits_for_the_file_to_be_right() -> None:
+    spec = {"reload_on": ["/etc/x"]}
+    assert steps(planned(spec, running(), Health(), Tries())) == ()
+    plan = planned(spec, running(), Health(), Tries(), unread=("/etc/x", "digest"))
+    assert steps(plan) == (ReloadUnit("digest"),)
+    both = planned({**spec, "restart_on": ["/etc/y"]}, running(), Health(), Tries(), unread=("/etc/x", "digest"))
+    assert steps(both) == (ReloadUnit("digest"),)
+    both = planned(
+        {**spec, "restart_on": ["/etc/y"]}, running(), Health(), Tries(),
+        unread=("/etc/x", "digest"), newest=(600.0, "/etc/y"),
+    )  # fmt: skip
+    assert steps(both) == (Restart(fault=False),), "a restart reads everything"
+
+
+def test_a_unit_in_a_namespace_that_was_made_anew_is_restarted_there() -> None:
+    spec = {"namespace": "q"}
+    assert not planned(spec, running(), Health(), Tries(), place=Place.THERE)
+    assert steps(planned(spec, running(), Health(), Tries(), place=Place.ELSEWHERE)) == (Restart(fault=False),)
+
+
+@given(units, healths, tries)
+def test_without_its_namespace_nothing_is_started_and_it_is_said_for_what_it_waits(
+    unit: UnitState, health: Health, tried: Tries
+) -> None:
+    plan = planned({"namespace": "q"}, unit, health, tried, place=Place.NOWHERE)
+    assert not kinds(plan) & {Start, Restart}
+    if unit.installed and unit.active in {"active", "reloading"}:
+        assert [finding.waits_for for finding in plan.findings] == [(ResourceId("namespace", "q"),)]
 
 
 def test_a_running_unit_that_works_is_left_in_peace() -> None:

@@ -26,6 +26,16 @@ def test_a_replaced_file_keeps_owner_mode_and_attributes(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
+def test_missing_directories_are_for_everybody_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        disk.replace(disk.read(str(tmp_path / "a" / "b" / "f"), follow=True), Wanted(b"new"))
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o7777 for path in (tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/f")]
+    assert modes == [0o755, 0o755, 0o644]
+
+
 def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
