@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controllers.catalog import SECTIONS, Catalog, spec_classes
-from desired.network.allocations import Allocations
 from desired.network.compose import Composed, Composer
 from desired.network.load import load
 from desired.schema import Loaded
@@ -72,7 +71,8 @@ def compose_desired(settings: Settings, node: str | None = None, roles: Sequence
     """The same with the model behind it. Local VLANs are dealt anew: which ones a node really uses only it knows."""
     chosen, name = frozenset(settings.roles if roles is None else roles), node or settings.node
     loaded = load(settings.desired, node=name, roles=chosen, sections=SECTIONS)
-    return Composer(name).compose(loaded, Allocations())
+    composer = Composer(name)
+    return composer.compose(loaded, composer.dealt(loaded))
 
 
 def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sink] = ()) -> Assembly:

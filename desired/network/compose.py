@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from desired.network.allocations import Allocations
+from desired.network.build import build
 from desired.network.check import WORDS, Fault, faults
 from desired.network.compiler import Compiler
 from desired.network.model import KIND_NAMES, Model, NodeSpec, object_id
+from desired.network.symbolic import dealt
 from desired.resource import Resource, ResourceId
 from desired.schema.problem import Problem, did_you_mean
 from desired.schema.tree import Loaded
@@ -64,6 +66,11 @@ class Composer:
         if loaded is not self._yaml.loaded:
             self._yaml = _Yaml.of(loaded)
         return self._merged(openstack)[0]
+
+    def dealt(self, loaded: Loaded) -> Allocations:
+        """Local VLANs for where the node's own are not known (see `desired.network.symbolic`)."""
+        model = self.model(loaded)
+        return dealt(build(model), self._node) if model else Allocations()
 
     def compose(
         self, loaded: Loaded, allocations: Allocations, openstack: Objects = _NONE, *, waiting: bool = False

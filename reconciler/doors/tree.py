@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from reconciler.errors import DriverError
 from reconciler.report import ExitCode, Problem
 
 if TYPE_CHECKING:
+    from desired.network.compose import Composed
     from desired.schema import Loaded
 
 
@@ -64,7 +65,8 @@ def render(
 ) -> int:
     """Print what is declared for one node.
 
-    As one document, with the place each thing was declared at.
+    As one document, with the place each thing was declared at; what a network model means for the node is compiled.
+    Local VLANs of a model are written as names: which numbers they have, only the node knows.
 
     Example: reconcile render --node net1 --role network
     """
@@ -73,15 +75,27 @@ def render(
 
     session: Session = ctx.obj
     session.take(output)
-    loaded, _ = _load(session, directory, node, role)
+    composed, _ = _composed(session, directory, node, role)
+    loaded, in_words = composed.loaded, _vlans_in_words(composed)
     if loaded.problems:
         session.printer.complain("\n".join(line.text for line in problem_lines(as_problems(loaded.problems))))
         return ExitCode.FAILED
     if session.as_json:
-        session.printer.data([_resource(resource) for resource in loaded.resources])
+        session.printer.data([_resource(resource, in_words) for resource in loaded.resources])
     else:
-        session.printer.line(Line(dump_resources(loaded.resources, SECTIONS).rstrip("\n")))
+        session.printer.line(Line(in_words(dump_resources(loaded.resources, SECTIONS)).rstrip("\n")))
     return ExitCode.CONVERGED
+
+
+def _vlans_in_words(composed: Composed) -> Callable[[str], str]:
+    """Text with the local VLANs of the model as the names of their networks: which numbers a node has, it knows."""
+    if not composed.model:
+        return lambda text: text
+    from desired.network.build import build  # noqa: PLC0415 (the model, which other verbs do without)
+    from desired.network.symbolic import worded  # noqa: PLC0415
+
+    topology = build(composed.model)
+    return lambda text: worded(text, composed.allocations, topology)
 
 
 def schema(ctx: typer.Context) -> int:
@@ -123,12 +137,19 @@ def _load(
     session: Session, directory: Path | None, node: str | None, roles: Sequence[str] | None
 ) -> tuple[Loaded, str]:
     """What is declared for the node asked for, and that node's name. `roles` given replace the settings'."""
+    composed, name = _composed(session, directory, node, roles)
+    return composed.loaded, name
+
+
+def _composed(
+    session: Session, directory: Path | None, node: str | None, roles: Sequence[str] | None
+) -> tuple[Composed, str]:
+    """The same with the model behind it."""
     if directory is not None:
         session.overrides["desired"] = str(directory.absolute())
     settings = session.settings
     name = node or settings.node
-    loaded = session.here().load_desired(settings, name, tuple(roles) if roles else settings.roles)
-    return loaded, name
+    return session.here().compose_desired(settings, name, tuple(roles) if roles else settings.roles), name
 
 
 def _verdict(loaded: Loaded, node: str, problems: Sequence[Problem], warnings: Sequence[Problem]) -> Lines:
@@ -143,8 +164,14 @@ def _verdict(loaded: Loaded, node: str, problems: Sequence[Problem], warnings: S
         yield Line(f"{number} for node {clean(node)} from {files}: valid", "bold green")
 
 
-def _resource(resource: Any) -> dict[str, Any]:
+def _resource(resource: Any, in_words: Callable[[str], str]) -> dict[str, Any]:
     spec = resource.spec.model_dump(mode="json", exclude_defaults=True)
+    for key, value in spec.items():
+        if key == "tag":
+            said = in_words(f"tag: {value}").removeprefix("tag: ")
+            spec[key] = value if said == str(value) else said
+        elif isinstance(value, str):
+            spec[key] = in_words(value)
     return {"resource": str(resource.id), "spec": spec, "origin": str(resource.origin)}
 
 
