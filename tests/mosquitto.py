@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 import aiomqtt
+
 from reconciler.settings import Mqtt
 
 PATIENCE = 15.0

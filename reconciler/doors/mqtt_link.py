@@ -47,8 +47,13 @@ class LastWill:
 
 
 @contextlib.asynccontextmanager
-async def connection(mqtt: Mqtt, identifier: str, will: LastWill | None = None) -> AsyncIterator[Client]:
-    """A connected client; disconnected in good order at the end. Raises BrokerError."""
+async def connection(
+    mqtt: Mqtt, identifier: str, will: LastWill | None = None, *, queued: int = QUEUED, patience: float | None = None
+) -> AsyncIterator[Client]:
+    """A connected client; disconnected in good order at the end. Raises BrokerError.
+
+    `queued` messages wait to be read at most; `patience` is how many seconds the broker may take for one answer.
+    """
     import aiomqtt  # noqa: PLC0415 (only where a broker is configured)
 
     broker = mqtt_broker(mqtt.url)
@@ -61,9 +66,9 @@ async def connection(mqtt: Mqtt, identifier: str, will: LastWill | None = None) 
         identifier=identifier,
         will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True) if will else None,
         keepalive=mqtt.keepalive,
-        timeout=ANSWER_SECONDS,
+        timeout=patience or ANSWER_SECONDS,
         tls_context=context,
-        max_queued_incoming_messages=QUEUED,
+        max_queued_incoming_messages=queued,
         logger=_quiet(),
     )
     with broken(mqtt):

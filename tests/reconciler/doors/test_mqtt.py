@@ -1,4 +1,4 @@
-"""The publisher on a real Mosquitto: what stands retained, what comes as it happens, and a broker that goes and comes."""
+"""The publisher on a real Mosquitto: what stands retained, what comes as it happens, a broker that goes and comes."""
 
 import asyncio
 import contextlib
