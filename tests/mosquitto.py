@@ -26,7 +26,7 @@ import aiomqtt
 from reconciler.settings import Mqtt
 
 PATIENCE = 15.0
-USERS = {"node": "s3cret-of-node", "reader": "s3cret-of-reader", "deaf": "s3cret-of-deaf"}
+USERS = {"n1": "s3cret-of-n1", "reader": "s3cret-of-reader", "deaf": "s3cret-of-deaf"}
 """Passwords are asserted to appear nowhere. With ``roles``, `deaf` may publish and is refused every subscription."""
 
 _CONF = """
@@ -45,6 +45,9 @@ certfile {directory}/server.pem
 keyfile {directory}/server.key
 listener 0 {directory}/socket
 """
+DOCUMENTED = Path(__file__).parents[1] / "reconciler/doors/MQTT.md"
+"""Nodes may do what is recommended there, and nothing else; `reader` may do everything."""
+
 _WRITE = {"acltype": "publishClientSend", "topic": "#", "allow": True}
 _READ = {"acltype": "subscribePattern", "topic": "#", "allow": True}
 
@@ -135,12 +138,12 @@ class Mosquitto:
         finally:
             self._process.send(signal.SIGCONT)
 
-    def settings(self, user: str = "node", *, tls: bool = False, prefix: str = "reconciler") -> Mqtt:
+    def settings(self, user: str = "n1", *, tls: bool = False, prefix: str = "reconciler") -> Mqtt:
         """As the daemon's settings have it."""
         url = f"mqtts://{user}@127.0.0.1:{self.tls}" if tls else f"mqtt://{user}@127.0.0.1:{self.plain}"
         return Mqtt(url=url, prefix=prefix, ca=self.ca if tls else None, password=USERS[user])
 
-    def table(self, user: str = "node", *, tls: bool = False) -> Mapping[str, str]:
+    def table(self, user: str = "n1", *, tls: bool = False) -> Mapping[str, str]:
         """The same as a table of ``reconciler.toml``, without the password."""
         found = self.settings(user, tls=tls)
         return {"url": found.url, **({"ca": str(found.ca)} if found.ca else {})}
@@ -159,7 +162,9 @@ class Mosquitto:
         path = self.directory / "passwords"
         for user, password in USERS.items():
             _run("mosquitto_passwd", *(() if path.exists() else ("-c",)), "-b", str(path), user, password)
-        return f"password_file {path}"
+        acl = [line.strip() for line in DOCUMENTED.read_text().splitlines() if line.startswith("    pattern ")]
+        (self.directory / "acl").write_text("\n".join([*acl, "user reader", "topic readwrite #", ""]))
+        return f"password_file {path}\nacl_file {self.directory / 'acl'}"
 
     def _roles(self) -> str:
         """Mosquitto's own plugin, which answers a subscription that is not allowed with a refusal."""

@@ -122,7 +122,7 @@ def fleet_lines(rows: Sequence[Row], wall: float, *, prefix: str) -> Lines:
     states = Counter(row.state for row in rows)
     code = exit_code(rows)
     if not rows:
-        yield Line(f"fleet: no node has ever spoken under {prefix}/nodes", _SILENT)
+        yield Line(f"fleet: no node has ever spoken under {prefix}/nodes, or this user may not read there", _SILENT)
         return
     sums = ", ".join(f"{number} {state}" for state, number in sorted(states.items(), key=lambda item: -item[1]))
     yield Line(f"fleet: {words.count(len(rows), 'node')}: {sums}", "bold green" if code == 0 else "bold yellow")

@@ -34,7 +34,7 @@ def broker(node: Node) -> Iterator[Mosquitto]:
     broker.close()
 
 
-def credentials(node: Node, password: str = USERS["node"]) -> dict[str, str]:
+def credentials(node: Node, password: str = USERS["n1"]) -> dict[str, str]:
     """As systemd hands them over."""
     directory = node.directory / "credentials"
     directory.mkdir(exist_ok=True)
@@ -188,7 +188,7 @@ def test_without_its_broker_the_daemon_repairs_and_tells_it_when_it_is_back(node
     broker.kill()
     node.declare(**DESIRED)
     node.start(env=credentials(node))
-    where = f"mqtt://node@127.0.0.1:{broker.plain}"
+    where = f"mqtt://n1@127.0.0.1:{broker.plain}"
     node.until(lambda: any(where in notice for notice in node.status().notices), "it is told")
     said = node.cli("status")
     assert said.code == 0, "a broker that is away is no reason for another exit code"
@@ -209,7 +209,7 @@ def test_wrong_credentials_are_told_by_status_and_doctor_and_not_shown(node: Nod
     node.start(env=env)
     node.until(lambda: node.status().notices, "it is told")
     told = [node.cli("status").text, node.cli("doctor", env=env).text, node.log.read_text()]
-    assert all("refuses user 'node' with this password: wrong credentials" in each for each in told)
+    assert all("refuses user 'n1' with this password: wrong credentials" in each for each in told)
     config = node.cli("config", env=env).out
     assert "mqtt.password = ***" in config
     assert "s3cret" not in f"{told}{config}"
@@ -222,7 +222,7 @@ def test_doctor_says_whether_the_broker_lets_us_in(node: Node, broker: Mosquitto
     env = credentials(node)
     said = {check["name"]: check for check in node.cli("doctor", "--output", "json", env=env).json}
     assert said["mqtt"]["verdict"] == "ok"
-    assert f"mqtts://node@127.0.0.1:{broker.tls} lets us in" in said["mqtt"]["detail"]
+    assert f"mqtts://n1@127.0.0.1:{broker.tls} lets us in" in said["mqtt"]["detail"]
     broker.kill()
     said = {check["name"]: check for check in node.cli("doctor", "--output", "json", env=env).json}
     assert said["mqtt"]["verdict"] == "bad"

@@ -173,7 +173,7 @@ async def test_a_broker_that_restarts_loses_no_event_and_is_given_the_newest_sta
         await until(lambda: publisher.stream().ready, "connected")
         mosquitto.kill()
         await until(lambda: not publisher.stream().ready, "the loss is noticed")
-        assert f"mqtt://node@127.0.0.1:{mosquitto.plain}" in publisher.notices()[0]
+        assert f"mqtt://n1@127.0.0.1:{mosquitto.plain}" in publisher.notices()[0]
         assert publisher.stream().lost == 1
         for number in range(50):
             publisher.record(replace(REPAIR, pass_id=number))
@@ -219,7 +219,7 @@ async def test_a_broker_that_is_frozen_is_noticed_and_holds_up_nothing(mosquitto
         assert found.online
 
 
-@pytest.mark.parametrize("user", ["node", "stranger"])
+@pytest.mark.parametrize("user", ["n1", "stranger"])
 async def test_wrong_credentials_are_said_as_such_and_no_password_is(mosquitto, watched, log, user):
     settings = mosquitto.settings().model_copy(
         update={"url": f"mqtt://{user}@127.0.0.1:{mosquitto.plain}", "password": "s3cret-but-wrong"}
