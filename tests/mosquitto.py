@@ -43,6 +43,12 @@ listener {tls} 127.0.0.1
 cafile {directory}/ca.pem
 certfile {directory}/server.pem
 keyfile {directory}/server.key
+listener {mutual} 127.0.0.1
+cafile {directory}/ca.pem
+certfile {directory}/server.pem
+keyfile {directory}/server.key
+require_certificate true
+use_identity_as_username true
 listener 0 {directory}/socket
 """
 DOCUMENTED = Path(__file__).parents[1] / "reconciler/doors/MQTT.md"
@@ -86,14 +92,16 @@ class Mosquitto:
         if shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
             raise FileNotFoundError("Mosquitto is not installed: ./check installs it (Debian: mosquitto)")
         self.directory = Path(tempfile.mkdtemp(prefix="mq-"))
-        self.plain, self.tls = _free_ports(2)
+        self.plain, self.tls, self.mutual = _free_ports(3)
         self.ca = self.directory / "ca.pem"
         self._spawn = spawn
         self._process: Process | None = None
         try:
             self._certificates()
             access = self._roles() if roles else self._passwords()
-            conf = _CONF.format(directory=self.directory, plain=self.plain, tls=self.tls, access=access)
+            conf = _CONF.format(
+                directory=self.directory, plain=self.plain, tls=self.tls, mutual=self.mutual, access=access
+            )
             (self.directory / "mosquitto.conf").write_text(conf)
             self.start()
         except BaseException:
@@ -143,6 +151,11 @@ class Mosquitto:
         url = f"mqtts://{user}@127.0.0.1:{self.tls}" if tls else f"mqtt://{user}@127.0.0.1:{self.plain}"
         return Mqtt(url=url, prefix=prefix, ca=self.ca if tls else None, password=USERS[user])
 
+    def certified(self) -> Mqtt:
+        """Without user and password: a certificate says that it is n1."""
+        files = {"ca": self.ca, "cert": self.directory / "n1.pem", "key": self.directory / "n1.key"}
+        return Mqtt(url=f"mqtts://127.0.0.1:{self.mutual}", **files)
+
     def table(self, user: str = "n1", *, tls: bool = False) -> Mapping[str, str]:
         """The same as a table of ``reconciler.toml``, without the password."""
         found = self.settings(user, tls=tls)
@@ -186,7 +199,7 @@ class Mosquitto:
         return f"plugin {plugin}\nplugin_opt_config_file {path}"
 
     def _certificates(self) -> None:
-        """An authority, and a certificate of it for 127.0.0.1."""
+        """An authority, and certificates of it for the broker and for a node."""
         ca, key = str(self.ca), str(self.directory / "ca.key")
         make = (
             "openssl",
@@ -201,11 +214,12 @@ class Mosquitto:
             "3",
         )
         _run(*make, "-subj", "/CN=authority of a test", "-keyout", key, "-out", ca)
-        _run(
-            *make, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-CA", ca, "-CAkey", key,
-            "-addext", "basicConstraints=critical,CA:FALSE",
-            "-keyout", str(self.directory / "server.key"), "-out", str(self.directory / "server.pem"),
-        )  # fmt: skip
+        for name, subject in (("server", "/CN=127.0.0.1"), ("n1", "/CN=n1")):
+            _run(
+                *make, "-subj", subject, "-addext", "subjectAltName=IP:127.0.0.1", "-CA", ca, "-CAkey", key,
+                "-addext", "basicConstraints=critical,CA:FALSE",
+                "-keyout", str(self.directory / f"{name}.key"), "-out", str(self.directory / f"{name}.pem"),
+            )  # fmt: skip
 
 
 def _run(*argv: str) -> None:

@@ -57,7 +57,8 @@ def fleet(  # noqa: PLR0913 (each is an option)
 ) -> int:
     """Show how all nodes stand.
 
-    Live, until Ctrl-C; from the MQTT broker of the setting mqtt.url. --timeout is how long the broker may take.
+    Live, until Ctrl-C, from the MQTT broker of the setting mqtt.url: a table that stays on a terminal; elsewhere the
+    table and then a line for each change, with --output json one node a line. --timeout: how long the broker may take.
 
     Exit code with --once: that of the worst node; 5 when one is offline or silent, or the broker does not answer.
 

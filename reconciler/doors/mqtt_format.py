@@ -166,6 +166,8 @@ def read_report(node: str, payload: bytes) -> NodeReport:
         found = wire.loads(NodeReport, payload)
     except RecursionError:
         raise WireError("not a status: nested too deeply") from None
+    if found.format > FORMAT:
+        raise WireError(f"it is of format {found.format!r:.40}, and this program reads {FORMAT}: its node is newer")
     if found.node != node:
         raise WireError(f"it says that it is the status of {found.node!r:.80}")
     if found.exit_code not in set(ExitCode):

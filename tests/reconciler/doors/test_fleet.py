@@ -135,8 +135,9 @@ async def test_a_node_that_has_not_spoken_for_long_is_stale(mosquitto):
         b"\xff\xfe", b"[" * 5000, b"{}", b"null", b"x" * 100_000, b'{"node": "net1", "online": true}',
         speech("net2"), speech("net1", exit_code=77), speech("net1", time=1e999), speech("net1", outcome="splendid"),
         speech("net1", resources=[1]), speech("net1", exit_code=10**400),
+        speech("net1", format=2),
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 async def test_garbage_is_a_row_that_says_so(mosquitto, payload):
     await say(mosquitto, net1=payload, good=speech("good"))

@@ -260,6 +260,15 @@ async def test_tls_is_checked_against_the_authority_of_the_settings(mosquitto, w
         assert "none.pem cannot be used: No such file or directory" in publisher.notices()[0]
 
 
+async def test_a_certificate_of_its_own_stands_for_user_and_password(mosquitto, watched):
+    async with background(build(mosquitto.certified(), watched).run(), "publisher"):
+        await stands(mosquitto, lambda r: r.online)
+    publisher = build(mosquitto.certified().model_copy(update={"key": mosquitto.directory / "server.key"}), watched)
+    async with background(publisher.run(), "publisher"):
+        await until(publisher.notices, "it is told")
+        assert "n1.pem with mqtt.key" in publisher.notices()[0]
+
+
 async def test_asked_to_look_it_looks(mosquitto, watched, log):
     publisher = build(mosquitto.settings(), watched)
     async with background(publisher.run(), "publisher"), mosquitto.client() as client:
