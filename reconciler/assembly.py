@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from controllers.catalog import SECTIONS, Catalog, spec_classes
 from desired.network.compose import Composed, Composer
@@ -32,6 +32,14 @@ MOST_NOTICES = 10
 """Of OpenStack's objects that are left out, so many are shown."""
 
 
+class Beside(Protocol):
+    """Something beside the engine that `status` has a word of: a broker that is told, or listened to."""
+
+    def stream(self) -> Stream: ...
+
+    def notices(self) -> Sequence[str]: ...
+
+
 @dataclass(slots=True)
 class Assembly:
     """The parts of one process."""
@@ -46,6 +54,7 @@ class Assembly:
     cluster: Cluster
     node: LocalNode
     notices: list[str] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
 
 
 def open_store(settings: Settings) -> Store:
@@ -101,14 +110,15 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
         quiet=settings.settle_add,
     )
     notices: list[str] = []
+    beside: list[Beside] = []
     node = LocalNode(
         settings,
         engine,
         intake,
         writer,
         feed,
-        lambda: streams(catalog, source, clock),
-        lambda: [*notices, *_ovs_notices(catalog), *_cluster_notices(cluster)],
+        lambda: streams(catalog, source, clock, beside),
+        lambda: [*notices, *_ovs_notices(catalog), *_cluster_notices(cluster), *_beside_notices(beside)],
         lambda: (cluster.model, cluster.allocations.vlans),
     )
     applied: list[str] = []
@@ -120,10 +130,10 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
             asyncio.get_running_loop().call_soon(lambda: log.info("converged", revision=revision))  # after the story
 
     engine.on_converged = on_converged
-    return Assembly(settings, catalog, metrics, engine, writer, source, intake, cluster, node, notices)
+    return Assembly(settings, catalog, metrics, engine, writer, source, intake, cluster, node, notices, beside)
 
 
-def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]:
+def streams(catalog: Catalog, source: FilesSource, clock: Clock, beside: Sequence[Beside] = ()) -> list[Stream]:
     def wall(at: float) -> float | None:
         return clock.wall() - (clock.now() - at) if at else None
 
@@ -138,7 +148,11 @@ def streams(catalog: Catalog, source: FilesSource, clock: Clock) -> list[Stream]
     netlink = catalog.namespaces.driver
     if netlink.ready or catalog.namespaces.scopes():
         found.append(Stream("netlink", netlink.ready, netlink.problem, lost=netlink.lost))
-    return [*found, Stream("files", not source.detail, source.detail)]
+    return [*found, Stream("files", not source.detail, source.detail), *(each.stream() for each in beside)]
+
+
+def _beside_notices(beside: Sequence[Beside]) -> Sequence[str]:
+    return [said for each in beside for said in each.notices()]
 
 
 def _ovs_notices(catalog: Catalog) -> Sequence[str]:

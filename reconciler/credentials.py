@@ -2,7 +2,7 @@
 
 The unit says ``LoadCredential=``, and systemd hands the daemon what an administrator put under ``/etc/credstore``. A
 verb on the command line has no unit around it, so root reads that directory itself. Nothing here is ever shown or
-logged. `reconciler.settings` puts the store's password into its URL.
+logged. `reconciler.settings` puts the store's password into its URL, and the MQTT broker's beside it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from reconciler.errors import ConfigError
 
 STORE_PASSWORD = "reconciler.store-password"  # noqa: S105 (the name of a file)
+MQTT_PASSWORD = "reconciler.mqtt-password"  # noqa: S105 (the name of a file)
 CREDSTORE = Path("/etc/credstore")
 
 

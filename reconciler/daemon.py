@@ -16,6 +16,7 @@ from reconciler import logs
 from reconciler.assembly import Assembly, build, compose_desired, load_desired, open_store, streams
 from reconciler.doors.control import ControlServer
 from reconciler.doors.http import HttpServer
+from reconciler.doors.mqtt import Publisher
 from reconciler.doors.narrate import Narrator
 from reconciler.doors.notify import Notifier
 from reconciler.errors import ConfigError, DriverError, ReconcilerError
@@ -103,7 +104,7 @@ def _measure_streams(parts: Assembly, broken: dict[str, int]) -> None:
     `broken` is how often each of them had broken off when this was last called.
     """
     by_kind: dict[str, list[Stream]] = {}
-    for stream in streams(parts.catalog, parts.source, parts.engine.clock):
+    for stream in streams(parts.catalog, parts.source, parts.engine.clock, parts.beside):
         by_kind.setdefault(stream.name.partition(" ")[0], []).append(stream)
     for name, members in by_kind.items():
         parts.metrics.stream(name, ready=all(stream.ready for stream in members))
@@ -127,7 +128,7 @@ async def _freeze(parts: Assembly) -> None:
 
 @contextlib.asynccontextmanager
 async def _doors(parts: Assembly) -> AsyncIterator[None]:
-    """The control socket, HTTP and systemd. Without HTTP the node is held all the same."""
+    """The control socket, HTTP, systemd and MQTT. Without HTTP or the broker the node is held all the same."""
     control = ControlServer(parts.settings.control_path, parts.node, parts.metrics)
     await control.start()
     http: HttpServer | None = None
@@ -142,12 +143,25 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
                 http = None
             else:
                 parts.notices.extend(http.notices)
-        async with background(_tell_systemd(parts, Notifier()), "systemd"):
+        async with background(_tell_systemd(parts, Notifier()), "systemd"), _mqtt(parts):
             yield
     finally:
         if http is not None:
             await http.close()
         await control.close()
+
+
+@contextlib.asynccontextmanager
+async def _mqtt(parts: Assembly) -> AsyncIterator[None]:
+    """The broker that is told how the node stands, if one is configured."""
+    if not parts.settings.mqtt.url:
+        yield
+        return
+    publisher = Publisher(parts.settings, parts.node, parts.engine.clock)
+    parts.engine.add_sink(publisher)
+    parts.beside.append(publisher)
+    async with background(publisher.run(), "mqtt"):
+        yield
 
 
 async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:

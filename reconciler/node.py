@@ -19,6 +19,7 @@ from reconciler.errors import ConfigError
 from reconciler.gates.pauses import NODE, selects
 from reconciler.intake import Intake
 from reconciler.logs import get_logger
+from reconciler.queue import Priority
 from reconciler.report import Budget, Declared, ExitCode, NodeStatus, OnceResult, Pause, Stream
 from reconciler.settings import Settings
 from reconciler.settings_values import without_password
@@ -116,6 +117,12 @@ class LocalNode:
         resources = self._engine.book.snapshot.resources.values()
         return Declared(self._settings.node, declared_rows(resources), declared_rows(model.objects.values()), vlans)
 
+    def stamp(self) -> object:
+        """Differs whenever `status` may say something else than before (ages and notices apart); cheap."""
+        engine = self._engine
+        paused = tuple(engine.gates.paused.all())
+        return engine.last_news, engine.book.snapshot.revision, engine.statuses.settled, self._intake.problems, paused
+
     def _store_notices(self) -> Sequence[str]:
         said = [self._writer.problem] if self._writer.problem else []
         if self._writer.dropped:
@@ -167,6 +174,14 @@ class LocalNode:
                 ResourceId.parse(only)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
+
+    def look(self, only: str | None, reason: str) -> None:
+        """Ask for passes that prove their replicas, behind whatever is news. Raises ConfigError as `check_selector`."""
+        if only is not None:
+            self.check_selector(only)
+        engine = self._engine
+        scopes = engine.scopes() if only is None else engine.scopes_of(only.partition("/")[0])
+        engine.look(scopes, reason, priority=Priority.RESYNC, prove=True)
 
     async def once(self, *, only: str | None, dry_run: bool, timeout: float) -> OnceResult:
         engine = self._engine

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from desired.store import Retention
-from reconciler.credentials import STORE_PASSWORD, secret, with_password
+from reconciler.credentials import MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.report import Problem
 from reconciler.settings_values import (
@@ -29,8 +29,10 @@ from reconciler.settings_values import (
     Count,
     DatapathType,
     Interfaces,
+    KeepAlive,
     Level,
     Listen,
+    MqttUrl,
     OptionalPath,
     Ovsdb,
     Rate,
@@ -38,6 +40,7 @@ from reconciler.settings_values import (
     SecondsOrZero,
     Share,
     StoreUrl,
+    TopicPrefix,
     Word,
     Words,
     without_password,
@@ -47,6 +50,9 @@ DEFAULT_PATH = Path("/etc/reconciler/reconciler.toml")
 ENV_PREFIX = "RECONCILER_"
 ENV_RESERVED = frozenset({"RECONCILER_CONFIG"})
 """Variables that say where the settings are, and are no setting themselves."""
+
+_SECRET = frozenset({"store_url", "mqtt", "mqtt.url", "mqtt.password"})
+"""Settings in which a password may stand: what is wrong with one is told without repeating it."""
 
 _TOML_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
 _TOML_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=""")
@@ -119,6 +125,29 @@ class RetentionSettings(_Section):
         return Retention(self.journal_seconds, self.journal_rows, self.revisions)
 
 
+class Mqtt(_Section):
+    """The broker that is told how this node stands (`reconcile fleet` shows it); off while `url` is empty.
+
+    The password comes from a credential or the environment, never from a file.
+    """
+
+    url: MqttUrl = ""
+    prefix: TopicPrefix = "reconciler"
+    ca: OptionalPath = None
+    cert: OptionalPath = None
+    key: OptionalPath = None
+    keepalive: KeepAlive = 15
+    password: str = Field("", repr=False)
+
+    @model_validator(mode="after")
+    def _fit(self) -> Mqtt:
+        if (self.ca or self.cert or self.key) and self.url.startswith("mqtt://"):
+            raise ValueError("ca, cert and key are for TLS, and url is without: right would be mqtts://…")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: the client's certificate and its private key")
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One effective value for printing: secrets are hidden. `origin`: default, file:line, environment VAR, flag."""
@@ -160,6 +189,7 @@ class Settings(BaseModel):
     log_level: Level = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     untouchable: Interfaces = ()
+    mqtt: Mqtt = Mqtt()
 
     @model_validator(mode="before")
     @classmethod
@@ -198,7 +228,7 @@ class Settings(BaseModel):
         layers.add_flags(overrides or {})
         settings = layers.settle()
         url = with_password(settings.store_url, secret(STORE_PASSWORD, given))
-        settings = settings.model_copy(update={"store_url": url})
+        settings = settings.model_copy(update={"store_url": url, "mqtt": _with_credential(settings, given)})
         settings._path, settings._overrides = path, dict(overrides or {})  # noqa: SLF001 (its own class)
         return settings
 
@@ -213,9 +243,26 @@ class Settings(BaseModel):
     def effective(self) -> tuple[Setting, ...]:
         """Every value with its origin, sorted as declared, secrets hidden."""
         return tuple(
-            Setting(name, without_password(value) if name == "store_url" else value, self._origins.get(name, "default"))
+            Setting(name, _shown(name, value), self._origins.get(name, "default"))
             for name, value in _flatten(self.model_dump(mode="json"))
         )
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name == "store_url":
+        return without_password(value)
+    return "***" if value and name == "mqtt.password" else value
+
+
+def _with_credential(settings: Settings, env: Mapping[str, str]) -> Mqtt:
+    """The section with its password, if that came by credential and not by the environment."""
+    mqtt = settings.mqtt
+    if not mqtt.url or mqtt.password:
+        return mqtt
+    password = secret(MQTT_PASSWORD, env)
+    if password:
+        settings._origins["mqtt.password"] = f"credential {MQTT_PASSWORD}"  # noqa: SLF001 (its own module)
+    return mqtt.model_copy(update={"password": password})
 
 
 class _Layers:
@@ -261,6 +308,12 @@ class _Layers:
                 self._put(name, value, f"flag --{name.replace('.', '-').replace('_', '-')}")
 
     def settle(self) -> Settings:
+        if "mqtt.password" in self.lines:
+            file, line = self.lines["mqtt.password"]
+            hint = "put it into /etc/credstore/reconciler.mqtt-password (root, 0600)"
+            self.problems.append(
+                Problem("a password does not belong into this file", file, line, path="mqtt.password", hint=hint)
+            )
         try:
             settings = Settings.model_validate(self.values)
         except ValidationError as error:
@@ -291,7 +344,7 @@ class _Layers:
         hint = ""
         if entry["type"] == "extra_forbidden":
             message, hint = f"there is no setting {path!r}", _did_you_mean(path)
-        elif entry["type"] not in ("value_error", "missing") and path != "store_url":
+        elif entry["type"] not in ("value_error", "missing") and path not in _SECRET:
             message = f"{message[:1].lower()}{message[1:]}, not {entry['input']!r}"
         origin = _nearest(self.origins, path)
         where = f" ({origin})" if origin and not file else ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -19,6 +19,8 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|[smhdw]?)")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
 _INTERFACE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]{0,14}")
 _OVSDB = re.compile(r"unix:/\S+")
+_TOPIC = re.compile(r"[^\s/+#$][^\s/+#]*(?:/[^\s/+#]+)*")
+_MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 def parse_duration(text: str) -> float:
@@ -119,6 +121,51 @@ def listen_address(text: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
+class MqttBroker(NamedTuple):
+    """Where an MQTT broker is, and as whom it is spoken to ("" is nobody)."""
+
+    host: str
+    port: int
+    user: str
+    tls: bool
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt{'s' * self.tls}://{self.user}{'@' if self.user else ''}{host}:{self.port}"
+
+
+def mqtt_broker(url: str) -> MqttBroker:
+    """What ``mqtt://user@host:1883`` or ``mqtts://host`` names. Raises ValueError without repeating `url`."""
+    wrong = (
+        "this is no URL of an MQTT broker; right would be mqtt://user@host:1883, mqtts://user@host:8883 or '' for off"
+    )
+    try:
+        split = urlsplit(url)
+        host, port = split.hostname, split.port
+    except ValueError:
+        raise ValueError(wrong) from None
+    if split.password is not None:
+        raise ValueError(
+            "a password does not belong here: put it into /etc/credstore/reconciler.mqtt-password (root, 0600), "
+            "or into the variable RECONCILER_MQTT__PASSWORD"
+        )
+    if split.scheme not in _MQTT_PORTS or not host or port == 0 or split.path.strip("/") or split.query:
+        raise ValueError(wrong)
+    return MqttBroker(host, port or _MQTT_PORTS[split.scheme], unquote(split.username or ""), split.scheme == "mqtts")
+
+
+def _mqtt_url(text: str) -> str:
+    if text:
+        mqtt_broker(text)
+    return text
+
+
+def _topic(text: str) -> str:
+    if len(text) > 100 or not (text.isprintable() and _TOPIC.fullmatch(text)):
+        raise ValueError(f"{text!r} is no prefix of topics; right would be like reconciler or site/reconciler")
+    return text
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
@@ -134,4 +181,7 @@ Ovsdb = Annotated[str, AfterValidator(_ovsdb)]
 Listen = Annotated[str, AfterValidator(_listen)]
 DatapathType = Annotated[Literal["system", "netdev"] | None, BeforeValidator(_nothing)]
 OptionalPath = Annotated[Absolute | None, BeforeValidator(_nothing)]
+MqttUrl = Annotated[str, AfterValidator(_mqtt_url)]
+TopicPrefix = Annotated[str, AfterValidator(_topic)]
+KeepAlive = Annotated[int, BeforeValidator(_seconds), Field(ge=5, le=3600)]
 Amount = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]

@@ -31,5 +31,5 @@ systemctl daemon-reload
 systemctl reset-failed reconciler.service 2>/dev/null || true
 [ ! -L /usr/local/bin/reconcile ] || rm /usr/local/bin/reconcile
 rm -rf /opt/reconciler /run/reconciler
-[ -z "$purge" ] || rm -rf /etc/reconciler /var/lib/reconciler /etc/credstore/reconciler.store-password
+[ -z "$purge" ] || rm -rf /etc/reconciler /var/lib/reconciler /etc/credstore/reconciler.*-password
 echo "removed. The network is as it was${purge:+; settings, YAML and journal are gone}."

@@ -1,8 +1,8 @@
 """The command line `reconcile`: which verbs there are, and what a result or an error means as an exit code.
 
 The verbs are in `work` (they make the node do something), `look` (they look at a running node), `tree` (they are
-about the YAML and the settings) and `depart` (release, support). Exit codes are the same for all of them: see
-`reconciler.report.ExitCode`.
+about the YAML and the settings), `fleet` (all nodes) and `depart` (release, support). Exit codes are the same for all
+of them: see `reconciler.report.ExitCode`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 
 from desired.store import StoreError
 from reconciler import __version__
-from reconciler.doors import depart, look, tree, work
+from reconciler.doors import depart, fleet, look, tree, work
 from reconciler.doors.explain import explain
 from reconciler.doors.options import ForceOption, NodeOption, OnlyOption, Output, OutputOption, TimeoutOption
 from reconciler.doors.session import Session
@@ -104,6 +104,7 @@ for _verb in (look.status, look.history, look.events, look.doctor):
     app.command()(_verb)
 app.command()(explain)
 app.command("log-level")(look.log_level)
+app.command()(fleet.fleet)
 for _verb in (depart.release, depart.support):
     app.command()(_verb)
 for _verb in (tree.validate, tree.render, tree.schema, tree.config):

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from controllers.drivers import tools
 from desired.store import StoreError
 from reconciler import __version__
-from reconciler.credentials import STORE_PASSWORD, secret
+from reconciler.credentials import MQTT_PASSWORD, STORE_PASSWORD, secret
 from reconciler.doors import doctor, stored, wire, words
 from reconciler.doors.client import DaemonAbsentError, DaemonSilentError
 from reconciler.doors.redact import redact
@@ -114,9 +114,9 @@ def _guarded(get: Callable[[], str]) -> tuple[str, bool]:
 
 
 def _known_secrets(session: Session) -> frozenset[str]:
-    given = secret(STORE_PASSWORD, os.environ)
+    given = {secret(name, os.environ) for name in (STORE_PASSWORD, MQTT_PASSWORD)}
     in_url = urlsplit(session.settings.store_url).password or ""
-    return frozenset({given, in_url, unquote(in_url)} - {""})
+    return frozenset({*given, in_url, unquote(in_url), session.settings.mqtt.password} - {""})
 
 
 def _versions() -> str:

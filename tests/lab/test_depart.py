@@ -16,7 +16,7 @@ namespaces:
     links: {v: {type: veth, peer: {name: vh}, addresses: [10.0.0.1/24]}}
     routes: [{to: default, via: 10.0.0.254}]
 """
-SECRETS = ("s3cret-of-the-store", "hunter2")
+SECRETS = ("s3cret-of-the-store", "s3cret-of-the-broker", "hunter2")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,10 @@ def node(cluster: Cluster) -> Node:
 def test_a_support_bundle_says_all_and_no_secret(node: Node) -> None:
     url = 'store_url = "sqlite:////var/lib/reconciler/state.db"\n# rabbit_password = "hunter2"\n'
     node.write("/etc/reconciler/reconciler.toml", service.SETTINGS + url)
-    node.write("/etc/credstore/reconciler.store-password", "s3cret-of-the-store\n", "600")
-    node.sh("ovs-vsctl set interface gre-1 options:psk=hunter2; echo s3cret-of-the-store | systemd-cat -t reconciler")
+    for name, password in (("store", "s3cret-of-the-store"), ("mqtt", "s3cret-of-the-broker")):
+        node.write(f"/etc/credstore/reconciler.{name}-password", f"{password}\n", "600")
+        node.sh(f"echo {password} | systemd-cat -t reconciler")
+    node.sh("ovs-vsctl set interface gre-1 options:psk=hunter2")
     node.run("ovs-vsctl", "del-port", "patch-tun")
     assert node.eventually(lambda: service.converged(node))
     said = node.reconcile("support", "/root/bundle.tar.gz")

@@ -182,6 +182,26 @@ def test_a_store_password_comes_as_a_credential_and_is_shown_nowhere(node: Node)
         node.sh("rm /etc/credstore/reconciler.store-password; systemctl restart reconciler")
 
 
+def test_it_tells_a_broker_and_shows_the_password_of_it_nowhere(node: Node) -> None:
+    node.write("/etc/credstore/reconciler.mqtt-password", "s3cret-of-the-broker\n", "600")
+    node.write("/etc/mosquitto/conf.d/lab.conf", "listener 1883 127.0.0.1\npassword_file /etc/mosquitto/users\n")
+    node.sh(
+        "mosquitto_passwd -c -b /etc/mosquitto/users keeper s3cret-of-the-broker; chown mosquitto /etc/mosquitto/users"
+    )
+    node.write("/etc/reconciler/reconciler.toml", f'{service.SETTINGS}[mqtt]\nurl = "mqtt://keeper@127.0.0.1"\n')
+    try:
+        node.run("systemctl", "restart", "reconciler", timeout=30)
+        assert node.eventually(lambda: "Connection refused" in node.reconcile("status"))
+        node.run("systemctl", "start", "mosquitto", timeout=30)
+        assert node.eventually(lambda: "1 converged" in node.reconcile("fleet", "--once", expect=(0, 5)), within=60)
+        seen = node.reconcile("config") + node.reconcile("status", "-v") + node.try_run("reconcile", "doctor")
+        assert "mqtt://keeper@127.0.0.1:1883 lets us in" in seen
+        assert "s3cret" not in seen + _journal(node)
+    finally:
+        node.write("/etc/reconciler/reconciler.toml", service.SETTINGS)
+        node.sh("rm /etc/credstore/reconciler.mqtt-password; systemctl stop mosquitto; systemctl restart reconciler")
+
+
 def test_sigterm_ends_it_cleanly(node: Node) -> None:
     node.run("systemctl", "stop", "reconciler", timeout=30)
     shown = node.run("systemctl", "show", "-p", "Result,ExecMainStatus,ExecMainCode", "reconciler").split()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.credentials import STORE_PASSWORD, secret, with_password
+from reconciler.credentials import MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.settings import Settings
 
@@ -46,3 +46,17 @@ def test_settings_take_it_over_and_never_show_it(tmp_path: Path) -> None:
     settings = Settings.load(env=env)
     assert settings.store_url == "postgresql+psycopg://me:s3cret@db/x"
     assert "s3cret" not in settings.shown_store_url() + str(settings.effective()) + repr(settings)
+
+
+def test_the_broker_s_password_comes_by_credential_or_environment_and_is_never_shown(tmp_path: Path) -> None:
+    (tmp_path / MQTT_PASSWORD).write_text("s3cret\n")
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path), "RECONCILER_MQTT__URL": "mqtt://me@broker"}
+    settings = Settings.load(env=env)
+    assert settings.mqtt.password == "s3cret"
+    assert "s3cret" not in str(settings.effective()) + repr(settings)
+    shown = {entry.name: (entry.value, entry.origin) for entry in settings.effective()}
+    assert shown["mqtt.password"] == ("***", f"credential {MQTT_PASSWORD}")
+    settings = Settings.load(env={**env, "RECONCILER_MQTT__PASSWORD": "s3cret-too"})
+    assert settings.mqtt.password == "s3cret-too"
+    assert "s3cret" not in str(settings.effective()) + repr(settings)
+    assert Settings.load(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).mqtt.password == "", "without a broker, none"

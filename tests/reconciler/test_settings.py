@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.settings import Settings, SettingsError
-from reconciler.settings_values import listen_address, parse_duration, without_password
+from reconciler.settings_values import listen_address, mqtt_broker, parse_duration, without_password
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -173,3 +173,38 @@ def test_listen_addresses():
     assert listen_address(":9464") == ("", 9464)
     assert listen_address("[::1]:0") == ("::1", 0)
     assert listen_address("localhost:80") == ("localhost", 80)
+
+
+def test_a_broker_is_a_url_without_password_and_files_only_with_tls(tmp_path):
+    path = write(tmp_path, '[mqtt]\nurl = "mqtts://me@broker.example.org"\nca = "/etc/ssl/ca.pem"\nkeepalive = "1m"\n')
+    mqtt = Settings.load(path, {}).mqtt
+    assert str(mqtt_broker(mqtt.url)) == "mqtts://me@broker.example.org:8883"
+    assert (mqtt.ca, mqtt.keepalive, mqtt.prefix) == (Path("/etc/ssl/ca.pem"), 60, "reconciler")
+    assert Settings.load(env={}).mqtt.url == ""
+    for url, user in (("mqtt://[::1]", ""), ("mqtt://a%40b@h:1884", "a@b")):
+        assert mqtt_broker(url).user == user
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('url = "mqtt://me:hunter2@h"', "mqtt.url: a password does not belong here: put it into /etc/credstore"),
+        ('url = "mqtt://me:hunt/er2@h"', "mqtt.url: this is no URL of an MQTT broker; right would be mqtt://"),
+        ('url = "http://h"', "this is no URL of an MQTT broker"),
+        ('url = "mqtt://h/path"', "this is no URL of an MQTT broker"),
+        ('url = "mqtt://h:99999"', "this is no URL of an MQTT broker"),
+        ('url = "mqtt://h"\nca = "/ca.pem"', "right would be mqtts://"),
+        ('url = "mqtts://h"\ncert = "/c.pem"', "cert and key belong together"),
+        ('prefix = "a/#"', "'a/#' is no prefix of topics"),
+        ('prefix = "/a"', "is no prefix of topics"),
+        ("keepalive = 1", "mqtt.keepalive"),
+        ('password = "hunter2"', "mqtt.password: a password does not belong into this file"),
+        ("password = 4711", "mqtt.password"),
+    ],
+)
+def test_what_is_wrong_with_a_broker_is_told_without_its_password(tmp_path, table, said):
+    path = write(tmp_path, f"[mqtt]\n{table}\n")
+    text = "\n".join(problems(path))
+    assert said in text
+    assert f"{path}:" in text
+    assert not any(secret in text for secret in ("hunter2", "hunt/er2", "4711"))

@@ -10,6 +10,7 @@ import pytest
 from reconciler.doors.client import ControlClient
 from reconciler.doors.control import ControlServer
 from reconciler.metrics import Metrics
+from tests.mosquitto import Mosquitto
 from tests.reconciler.doors.fakes import FakeNode
 
 
@@ -42,3 +43,11 @@ async def control(short_dir: Path, node: FakeNode, metrics: Metrics) -> AsyncIte
 @pytest.fixture
 def client(short_dir: Path) -> ControlClient:
     return ControlClient(short_dir / "control.sock")
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    """An MQTT broker for this test alone."""
+    broker = Mosquitto()
+    yield broker
+    broker.close()
