@@ -8,9 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.ovs import PrivateOvs
+
+hypothesis.settings.register_profile("shared", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
+hypothesis.settings.load_profile("shared")
+"""How long an example takes says how busy the machine is, not what is wrong with the code."""
 
 
 def pytest_configure() -> None:
