@@ -1,6 +1,6 @@
-"""Fixtures shared by all tests: a private Open vSwitch, for a test or for a module.
+"""Fixtures shared by all tests: a private Open vSwitch, for a test or for a module, and a private RabbitMQ.
 
-They need root and Open vSwitch's binaries and fail, saying so, without: a suite that tests nothing must not pass.
+They need root and the binaries of both and fail, saying so, without: a suite that tests nothing must not pass.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.ovs import PrivateOvs
+from tests.rabbitmq import RabbitServer
 
 hypothesis.settings.register_profile("shared", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
 hypothesis.settings.load_profile("shared")
@@ -35,3 +36,11 @@ def ovs_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateOvs]
     """One Open vSwitch for all tests of a module; they use bridges of different names."""
     with PrivateOvs(tmp_path_factory.mktemp("ovs")) as switch:
         yield switch
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    """The broker of this test process; tests that stop it have to start it again, or make their own."""
+    server = RabbitServer()
+    yield server
+    server.close()
