@@ -94,7 +94,7 @@ class ServicesController:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self.driver = Systemd(self._changed, timeout=timeout)
         self._watcher = PathWatcher(self._file_changed)
-        self._healths = Healths(lambda name: self._tell(name, "a check answers otherwise"), asker)
+        self._healths = Healths(lambda name: self._changed(frozenset({name}), "a check answers otherwise"), asker)
         self._units: dict[str, _Unit] = {}
         self._users: dict[str, set[str]] = {}
         self._left: set[str] | None = None
@@ -129,18 +129,25 @@ class ServicesController:
         now, wall = self._clock.now(), self._clock.wall()
         if spec is None:
             self._healths.forget(name)
+            if kept.generation:
+                kept.generation = 0
+                self._changed(frozenset({name}), f"{name} is no longer declared")
             if not any(marks.is_ours(state, self._owner) for state in files.values()):
                 self._forget(name)
             return Observed(unit, self._owner, now, wall, files)
         assert resource is not None
         if kept.generation != resource.generation:
             kept.generation, kept.vain, kept.next_at, kept.said = resource.generation, 0, 0.0, ""
+            for member in () if spec.group is None else _members(view, spec.group):
+                if member != name:
+                    self._tell(member, f"{name} of its group is declared otherwise")
         runs = unit.active in {"active", "reloading", "refreshing"}
         health = self._healths.follow(name, spec, unit.started if runs else 0.0) if spec.checks else Health()
         self._judge(kept, spec, unit, health, wall)
         if kept.vain >= spec.restarts and not kept.said and not runs:
             kept.said = await asyncio.to_thread(_last_lines, name, self._timeout)
-        kept.others = frozenset({*spec.after, *spec.requires})
+        before = self._before(spec, view)
+        kept.others = frozenset({*spec.after, *spec.requires, *before})
         kept.namespace = spec.namespace or ""
         return Observed(
             unit,
@@ -155,6 +162,7 @@ class ServicesController:
             health,
             Tries(kept.vain, kept.next_at),
             self._chosen(spec, view),
+            before,
             kept.said,
         )
 
@@ -197,6 +205,15 @@ class ServicesController:
         )
         good = [name for name, restarts in members if self._units.get(name, _Unit()).vain < restarts]
         return good[0] if good else members[0][0] if members else ""
+
+    def _before(self, spec: ServiceSpec, view: View) -> tuple[str, ...]:
+        """What comes before it in its group; of a `one_of` in the group only the one that is to run."""
+        if spec.group is None:
+            return ()
+        members = _members(view, spec.group)
+        names = list(members)
+        earlier = (members[name] for name in names[: names.index(spec.name)])
+        return tuple(other.name for other in earlier if self._chosen(other, view) in {"", other.name})
 
     def _track(self, name: str, kept: _Unit, spec: ServiceSpec | None) -> None:
         """Hear of our unit files and of what the unit restarts with."""
@@ -399,6 +416,12 @@ def _read(paths: frozenset[str]) -> tuple[tuple[float, str], str]:
 def _remember(kept: _Unit, unit: UnitState, digest: str) -> None:
     kept.reloaded = (unit.started, digest)
     runs.remember(unit.control_group, unit.started, digest, Reading.AT_RELOAD)
+
+
+def _members(view: View, group: str) -> dict[str, ServiceSpec]:
+    """The declared members of a group, in its order."""
+    found = (r.spec for r in view.everything.values() if isinstance(r.spec, ServiceSpec) and r.spec.group == group)
+    return {spec.name: spec for spec in sorted(found, key=lambda spec: (spec.place, spec.name))}
 
 
 def _unit_of(path: str) -> str:

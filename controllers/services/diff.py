@@ -208,7 +208,8 @@ def _running(draft: _Draft, view: View, spec: ServiceSpec, *, written: bool) -> 
         case "active" | "reloading" | "refreshing":
             if not _displaced(draft, spec) and not _outdated(draft, view, spec, written=written):
                 _unread(draft, view, spec)
-                _healthy(draft, spec)
+                if not _held(draft, spec):
+                    _healthy(draft, spec)
         case "activating" | "deactivating" | "maintenance":
             what = {"activating": "starting", "deactivating": "stopping"}.get(unit.active, unit.active)
             draft.find(Outcome.PENDING, f"systemd is {what} it ({unit.sub})", WAIT)
@@ -223,9 +224,10 @@ def _start(draft: _Draft, view: View, spec: ServiceSpec) -> None:
     if observed.place is Place.NOWHERE:
         _without_namespace(draft, spec, "does not run")
         return
-    for name in (*spec.after, *spec.requires):
+    for name in (*observed.before, *spec.after, *spec.requires):
         other = observed.others[name]
-        if not other.works and not (other.hopeless and name not in spec.requires):
+        needed = name in observed.before or name in spec.requires
+        if not other.works and (needed or not other.hopeless):
             waits = (ResourceId(ServiceSpec.kind, name),)
             draft.find(Outcome.PENDING, f"waits for {name}, which {other.why}", WAIT, waits)
             return
@@ -321,6 +323,18 @@ def _healthy(draft: _Draft, spec: ServiceSpec) -> None:
         draft.find(Outcome.PENDING, f"a check failed once: {health.words}", spec.interval)
     elif _may_try(draft, spec, health.words):
         draft.step(f"runs and does not work: {health.words}", Restart(fault=True), disruption=Disruption.BRIEF)
+
+
+def _held(draft: _Draft, spec: ServiceSpec) -> bool:
+    """It runs, but something before it in its group does not work: left running, not called right, nor restarted."""
+    for name in draft.observed.before:
+        other = draft.observed.others[name]
+        if not other.works:
+            waits = (ResourceId(ServiceSpec.kind, name),)
+            reason = f"it runs, but before it in group {spec.group} comes {name}, which {other.why}"
+            draft.find(Outcome.PENDING, reason, WAIT, waits)
+            return True
+    return False
 
 
 def scope_of(name: str) -> Scope:

@@ -60,6 +60,8 @@ class Observed:
     tries: Tries = field(default_factory=Tries)
     chosen: str = ""
     """Of its `one_of`, the unit that is to run; '' without."""
+    before: tuple[str, ...] = ()
+    """What comes before it in its group, in order; each is in `others`."""
     said: str = ""
     """The last lines of its journal, when it was given up."""
 

@@ -259,6 +259,47 @@ def test_what_it_requires_must_work_before_it_is_started(units: Units) -> None:
     assert units.show("late", "ActiveState") == "active"
 
 
+def test_a_group_starts_in_order_and_is_right_only_as_a_whole(units: Units) -> None:
+    units.node.sh("systemctl stop echo; touch /run/deaf")
+    checked = {"checks": [{"tcp": "127.0.0.1:7777"}], "interval": 0.2, "grace": 60}
+    core = {
+        "echo": {"group": "core", "place": 1, **checked},
+        "broker": {"group": "core", "place": 2, "unit": OWN},
+        "alone": {"group": "core", "place": 3, "unit": OWN},
+    }
+    units.declare(**core)
+    units.says("broker", "pending", "waits for echo.service, which")
+    units.says("alone", "pending", "waits for echo.service, which")
+    assert units.node.eventually(lambda: units.show("echo", "ActiveState") == "active")
+    assert [units.show(name, "ActiveState") for name in ("broker", "alone")] == ["inactive", "inactive"]
+    units.node.sh("rm /run/deaf; systemctl kill -s KILL echo")
+    units.right()
+    started = [int(units.show(name, "ActiveEnterTimestampMonotonic")) for name in core]
+    assert started == sorted(started)
+    pids = [units.pid(name) for name in ("broker", "alone")]
+    units.declare(**{**core, "echo": {"group": "core", "place": 1, "state": "stopped"}})
+    units.says("broker", "pending", "it runs, but before it in group core comes echo.service, which is inactive")
+    units.says("alone", "pending", "before it in group core comes echo.service")
+    units.node.run("systemctl", "stop", "alone")
+    units.says("alone", "pending", "waits for echo.service, which is inactive")
+    units.declare(**core)
+    units.right()
+    assert units.pid("broker") == pids[0], "a member behind one that was down is left running"
+    assert units.pid("alone") not in {0, pids[1]}
+    since = time.time()
+    units.node.run("systemctl", "kill", "-s", "KILL", "echo")
+    assert units.node.eventually(lambda: units.story("echo", since))
+    units.right()
+    assert units.story("broker", since) == []
+
+
+def test_a_group_follows_its_declaration(units: Units) -> None:
+    units.declare(plain={"group": "g", "place": 2}, stopped={"group": "g", "place": 1, "state": "stopped"})
+    units.says("plain", "pending", "before it in group g comes stopped.service")
+    units.declare(plain={"group": "g", "place": 2}, stopped={"group": "g", "place": 3, "state": "stopped"})
+    units.right()
+
+
 def test_of_one_of_the_first_that_works_runs(units: Units) -> None:
     units.declare(plain={"one_of": "x"}, stopped={"one_of": "x"})
     units.right()

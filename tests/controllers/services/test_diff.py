@@ -117,6 +117,28 @@ def test_without_what_it_requires_nothing_is_started(unit: UnitState, health: He
     assert Start not in kinds(planned({"requires": ["other"]}, unit, health, tried, other=lame))
 
 
+@given(units, healths, tries)
+def test_behind_a_member_that_is_down_nothing_is_started_stopped_or_called_right(
+    unit: UnitState, health: Health, tried: Tries
+) -> None:
+    lame = Fitness(works=False, why="is failed", hopeless=True)
+    spec = {"group": "core", "place": 2, "checks": [{"tcp": "127.0.0.1:1"}]}
+    plan = planned(spec, unit, health, tried, other=lame, before=("other.service",))
+    assert not kinds(plan) & {Start, Stop, Restart}
+    assert any(finding.outcome is not Outcome.CONVERGED for finding in plan.findings)
+    if unit.active == "active" and unit.installed:
+        assert "before it in group core comes other.service, which is failed" in plan.findings[0].reason
+
+
+@given(specs, units, healths, tries)
+def test_a_group_whose_first_members_work_changes_nothing(
+    spec: dict[str, Any], unit: UnitState, health: Health, tried: Tries
+) -> None:
+    alone = planned(spec, unit, health, tried)
+    member = planned({**spec, "group": "core"}, unit, health, tried, before=("other.service",))
+    assert (steps(alone), alone.findings) == (steps(member), member.findings)
+
+
 def running(**more: Any) -> UnitState:
     return UnitState(NAME, load="loaded", active="active", sub="running", started=500.0, **more)
 
