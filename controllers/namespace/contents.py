@@ -20,10 +20,13 @@ from controllers.namespace.state import (
 )
 from controllers.namespace.wanted import WantedRoute
 from controllers.ownership import PROTO
-from desired.kinds.namespace import AddressSpec, NeighbourSpec, SysctlSpec, route_name
+from desired.kinds.namespace import DEFAULTS, MAIN, AddressSpec, NeighbourSpec, SysctlSpec, route_name
 from desired.resource import Resource, ResourceId
 from reconciler.contract import Disruption, Outcome, Verb
 
+SOON = 0.2
+"""Seconds after which it is looked again whether a NIC has become a port of its bridge."""
+_DEFAULTS = frozenset(DEFAULTS.values())
 _KERNELS = frozenset({RTPROT_KERNEL, RTPROT_RA})
 
 
@@ -111,10 +114,14 @@ def _undeclared_addresses(draft: Draft) -> None:
         link = space.links.get(index)
         if link is None or draft.here(link.name) is None or (link.name, address) in draft.wanted.addresses:
             continue
+        rid = ResourceId("address", f"{draft.name}/{link.name}/{address}")
+        bridge = "" if row.link_local else safety.moved(draft, link)
+        if bridge:
+            draft.delete_moved(rid, DeleteAddress(draft.name, link.name, address), to=bridge, before=address)
+            continue
         ours = row.proto == PROTO
         if not ours and not (exclusive and _removable(row, loopback=link.loopback)):
             continue
-        rid = ResourceId("address", f"{draft.name}/{link.name}/{address}")
         forbidden = safety.of_address(draft, link, row)
         if forbidden:
             draft.find_id(rid, forbidden)
@@ -132,6 +139,11 @@ def _removable(row: Address, *, loopback: bool) -> bool:
 def _route(draft: Draft, route: WantedRoute) -> None:
     link = draft.here(route.dev) if route.dev else None
     if route.dev and link is None and not _device_comes(draft, route.resource, route.dev):
+        return
+    nic = safety.uplink(draft, route.row, route.dev)
+    if nic is not None:
+        reason = f"waits for {nic}: before, the default route is not to leave by bridge {route.dev}"
+        draft.find(route.resource, Outcome.PENDING, reason, (nic,), SOON)
         return
     space = draft.space
     found = () if space is None else space.routes.get((route.row.table, route.row.to, route.row.metric), ())
@@ -201,12 +213,17 @@ def _undeclared_routes(draft: Draft) -> None:
             continue
         for row in found:
             ours = row.proto == PROTO
-            if not ours and not (exclusive and row.proto not in _KERNELS):
-                continue
             dev = _device(draft, row)
-            if dev and draft.here(dev) is None:
+            link = draft.here(dev) if dev else None
+            if dev and link is None:
+                continue
+            bridge = safety.moved(draft, link) if link is not None and key[0] == MAIN and row.to in _DEFAULTS else ""
+            if not (ours or bridge) and not (exclusive and row.proto not in _KERNELS):
                 continue
             rid = ResourceId("route", route_name(draft.name, row.to, row.table, _declared_metric(row)))
+            if bridge:
+                draft.delete_moved(rid, DeleteRoute(draft.name, row), to=bridge, before=shown(row, dev))
+                continue
             forbidden = safety.of_route(draft, row, by="")
             if forbidden:
                 draft.find_id(rid, forbidden)

@@ -18,6 +18,7 @@ from controllers.namespace.index import Index
 from controllers.namespace.links import LOST_AFTER
 from controllers.namespace.namespaces import is_marked
 from controllers.namespace.perform import perform, touched
+from controllers.namespace.safety import guarded, protected_names
 from controllers.namespace.state import NAME, CreateNamespace, Observed
 from controllers.namespace.wanted import Wanted, wanted
 from controllers.ownership import Owner, alias
@@ -27,6 +28,7 @@ from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, 
 from reconciler.errors import NotReady, ReconcilerError
 from reconciler.stream import EventStream
 
+_KINDS = frozenset(spec.kind for spec in KINDS)
 _ADDRESS_MARKS = (5, 18)
 """The kernel that keeps the proto of an address."""
 
@@ -56,8 +58,12 @@ class NamespaceController:
         self._wanted: dict[str, tuple[Resources, Wanted]] = {}
         self._quiet: dict[str, tuple[Resources, tuple[int, ...], Plan]] = {}
         self._index = Index({})
+        self._host: tuple[Resources | None, Wanted] = (None, Wanted())
+        """What is declared for the host, of everything that is declared."""
         self.on_lost: list[Callable[[str], None]] = []
         """Told the port of Open vSwitch whose device is nowhere, though it may say otherwise."""
+        self.bridge_of: Callable[[str], str] | None = None
+        """Told by Open vSwitch: the bridge that a device is a port of, '' if of none."""
         self.on_made: list[Callable[[str], None]] = []
         """Told the name of a namespace that was made, by us or by somebody else."""
         self._cookies: dict[str, int] = {}
@@ -91,6 +97,9 @@ class NamespaceController:
         if own is not None and self._cookies.setdefault(name, own.cookie) != own.cookie:
             self._cookies[name] = own.cookie
             self._tell_made(name)
+        attached: dict[str, str] = {}
+        if name == HOST and own is not None and self.bridge_of is not None:
+            attached = {nic: self.bridge_of(nic) for nic in protected_names(own, here, self._untouchable)}
         return Observed(
             name,
             here,
@@ -99,7 +108,20 @@ class NamespaceController:
             name in self._known,
             self._untouchable,
             self._address_marks,
+            attached,
         )
+
+    async def guarded(self, everything: Resources) -> Mapping[str, str]:
+        """Devices of the host by which the node is reached, and why they are not to be hurt.
+
+        Raises NotReady, DriverError while nothing certain is known of them.
+        """
+        if self._host[0] is not everything:
+            here = {rid: r for rid, r in everything.items() if rid.kind in _KINDS and self.scope(r).name == HOST}
+            self._host = (everything, wanted(here))
+        space = await self.driver.space(HOST)
+        assert space is not None
+        return guarded(space, self._host[1], self._untouchable)
 
     def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
         """A device that died with its namespace is not missed by vswitchd: somebody has to tell."""

@@ -307,7 +307,10 @@ def _undeclared(draft: Draft) -> None:
         ours = link.group == LINK_GROUP
         if not ours and not (exclusive and link.kind):
             continue
+        rid = ResourceId("link", f"{draft.name}/{name}")
+        forbidden = safety.of_deletion(draft, link)
+        if forbidden:
+            draft.find_id(rid, forbidden)
+            continue
         draft.going.add(name)
-        draft.delete(
-            ResourceId("link", f"{draft.name}/{name}"), DeleteLink(draft.name, name), ours=ours, before=_shown(link)
-        )
+        draft.delete(rid, DeleteLink(draft.name, name), ours=ours, before=_shown(link))

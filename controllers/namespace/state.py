@@ -158,6 +158,8 @@ class Observed:
     untouchable: frozenset[str] = field(default_factory=frozenset)
     address_marks: bool = True
     """Does this kernel keep the proto of an address (5.18)?"""
+    attached: Mapping[str, str] = field(default_factory=dict)
+    """For protected devices the Open vSwitch bridge each is a working port of ('': of none)."""
 
     @property
     def space(self) -> Space | None:

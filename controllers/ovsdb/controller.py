@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
 from controllers.ovsdb.diff import diff
+from controllers.ovsdb.guard import may_hurt
 from controllers.ovsdb.operations import operations
 from controllers.ovsdb.ports import REVIVAL
 from controllers.ovsdb.state import (
@@ -29,6 +30,9 @@ from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, 
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
 from reconciler.stream import EventStream
 
+Guard = Callable[[Resources], Awaitable[Mapping[str, str]]]
+"""Of all that is declared: devices of the host by which the node is reached, and why they are not to be hurt."""
+
 
 class OvsdbController:
     """One scope for all of OVSDB. `on_bridges` are told names whose bridge may have come or gone."""
@@ -36,13 +40,11 @@ class OvsdbController:
     name = SCOPE.controller
     specs: tuple[type[Spec], ...] = (BridgeSpec, PortSpec, BondSpec, HeldPortSpec)
 
-    def __init__(
-        self, remote: str, *, owner: Owner, datapath_type: str, timeout: float, untouchable: Collection[str] = ()
-    ) -> None:
+    def __init__(self, remote: str, *, owner: Owner, datapath_type: str, timeout: float) -> None:
         self.driver = Ovsdb(remote, on_change=self._changed, timeout=timeout)
         self.on_bridges: list[Callable[[frozenset[str] | None], None]] = []
         self._owner = owner
-        self._untouchable = frozenset(untouchable)
+        self.guard: Guard | None = None
         self._datapath_type = datapath_type
         self.events = EventStream()
         self._ofports: dict[str, int] = {}
@@ -74,6 +76,7 @@ class OvsdbController:
         if self._held[0] is not view.resources:
             held = tuple(rid for rid in view.resources if rid.kind == HeldPortSpec.kind)
             self._held = (view.resources, held)
+        guarded, unsure = await self._guarded(view, names)
         now = asyncio.get_running_loop().time()
         waiting = {name: now - since for name, since in self._waiting.items()}
         return Observed(
@@ -86,8 +89,24 @@ class OvsdbController:
             self._held[1],
             self._ours,
             self._lost_since(now),
-            self._untouchable,
+            guarded,
+            unsure,
         )
+
+    async def _guarded(self, view: View, names: frozenset[str] | None) -> tuple[Mapping[str, str], str]:
+        """What must not be hurt, and why that is not known. Asked only when something might be hurt."""
+        if self.guard is None or not may_hurt(view.resources, self.driver.replica, names):
+            return {}, ""
+        try:
+            return await self.guard(view.everything), ""
+        except ReconcilerError as error:
+            return {}, str(error)
+
+    def bridge_of(self, port: str) -> str:
+        """The bridge that a device is a working port of; '' without."""
+        row = self.driver.replica.interfaces.get(port)
+        works = row is not None and row.ofport is not None and row.ofport > 0
+        return (self.driver.replica.bridge_of_port(port) or "") if works else ""
 
     def device_lost(self, name: str) -> None:
         """The device of an internal port is nowhere (it died with its namespace), and vswitchd does not know."""

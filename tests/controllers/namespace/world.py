@@ -61,6 +61,7 @@ class World:
     next: int = 100
     name: str = NAME
     untouchable: frozenset[str] = frozenset()
+    attached: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def new(name: str, alias: str) -> Space:
@@ -80,7 +81,7 @@ class World:
     def plan(self, declared: dict[ResourceId, Resource], *, known: bool = False) -> Plan:
         view = View(Scope("namespace", self.name), declared, "r", everything=declared)
         spaces = {HOST: self.host} | ({NAME: self.space} if self.space is not None else {})
-        observed = Observed(self.name, wanted(declared), spaces, MARK, known, self.untouchable)
+        observed = Observed(self.name, wanted(declared), spaces, MARK, known, self.untouchable, attached=self.attached)
         return diff(view, observed)
 
     def converge(self, declared: dict[ResourceId, Resource], *, rounds: int = 4) -> list[Change]:
