@@ -13,13 +13,14 @@ from controllers.drivers.netlink.client import RUN_NETNS, Netlink
 from controllers.drivers.netlink.inside import HOST
 from controllers.drivers.netlink.registry import ITSELF
 from controllers.drivers.netlink.replica import Space
+from controllers.namespace.announcements import Announcements
 from controllers.namespace.diff import diff
 from controllers.namespace.index import Index
 from controllers.namespace.links import LOST_AFTER
 from controllers.namespace.namespaces import is_marked
 from controllers.namespace.perform import perform, touched
 from controllers.namespace.safety import guarded, protected_names
-from controllers.namespace.state import NAME, CreateNamespace, Observed
+from controllers.namespace.state import NAME, CreateNamespace, Observed, SetAddress
 from controllers.namespace.wanted import Wanted, wanted
 from controllers.ownership import Owner, alias
 from desired.kinds.namespace import KINDS, Inside, LinkSpec
@@ -52,6 +53,7 @@ class NamespaceController:
         self.driver = Netlink(
             mark=self._mark, on_change=self._changed, directory=directory, timeout=timeout, buffer=buffer
         )
+        self._announcements = Announcements(self.driver)
         self._untouchable = frozenset(untouchable)
         self.events = EventStream()
         self._known: set[str] = set()
@@ -187,6 +189,9 @@ class NamespaceController:
         results = [GroupResult(replace(group, changes=done), seconds=seconds)] if done else []
         if any(isinstance(change.action, CreateNamespace) for change in done):
             self._tell_made(scope.name)
+        for change in done:
+            if isinstance(change.action, SetAddress) and change.action.announce:
+                self._announcements.add(change.action)
         for change, error in zip(group.changes, errors, strict=True):
             if error is not None:
                 results.append(
@@ -212,11 +217,13 @@ class NamespaceController:
     async def watch(self) -> AsyncIterator[Event]:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self.driver.run(), name="netlink-driver")
+            saying = group.create_task(self._announcements.run(), name="announcements")
             try:
                 while True:
                     yield await self.events.get()
             finally:
                 running.cancel()
+                saying.cancel()
 
     def _changed(self, name: str | None, devices: frozenset[str], reason: str) -> None:
         if name is None:

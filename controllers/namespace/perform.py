@@ -38,7 +38,7 @@ from controllers.namespace.state import (
 from controllers.ownership import LINK_GROUP, PEER_GROUP, PROTO
 from desired.kinds.namespace import LinkSpec, VethPeer
 from reconciler.contract import Change
-from reconciler.errors import NotReady, ReconcilerError
+from reconciler.errors import DriverError, NotReady, ReconcilerError
 
 _GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
 """What the kernel says of something that is not there: whoever wanted it gone has it so."""
@@ -255,7 +255,8 @@ class _Visit:
         message = requests.set_address(link.ifindex, action.address, scope=action.scope, proto=PROTO)
         self._ask(action.namespace, message, f"adding {action.address} to {action.dev}")
         if action.announce:
-            announce.announce(self._session, action.namespace, link, action.address)
+            with contextlib.suppress(DriverError):  # the device is down, say; it is said again in a second
+                announce.announce(self._session, action.namespace, link, action.address)
 
     def _delete_address(self, action: DeleteAddress) -> None:
         with self._gone_already():
