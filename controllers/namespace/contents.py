@@ -137,32 +137,35 @@ def _removable(row: Address, *, loopback: bool) -> bool:
 
 
 def _route(draft: Draft, route: WantedRoute) -> None:
+    for dev in sorted(route.devices):
+        if draft.here(dev) is None and not _device_comes(draft, route.resource, dev):
+            return
     link = draft.here(route.dev) if route.dev else None
-    if route.dev and link is None and not _device_comes(draft, route.resource, route.dev):
-        return
-    nic = safety.uplink(draft, route.row, route.dev)
+    nic = safety.uplink(draft, route.row, route.devices)
     if nic is not None:
-        reason = f"waits for {nic}: before, the default route is not to leave by bridge {route.dev}"
+        reason = f"waits for {nic}: before, the default route is not to leave by its bridge"
         draft.find(route.resource, Outcome.PENDING, reason, (nic,), SOON)
         return
     space = draft.space
     found = () if space is None else space.routes.get((route.row.table, route.row.to, route.row.metric), ())
     index = 0 if link is None else link.ifindex
-    action = SetRoute(draft.name, route.row, route.dev)
-    after = shown(route.row, route.dev)
-    if route.dev in draft.fresh or not found:
-        if route.row.via and not route.row.onlink and _waits_for_an_address(draft, route.row.via):
-            draft.pending(route.resource, f"waits for an address in whose network its gateway {route.row.via} is")
+    action = SetRoute(draft.name, route.row, route.dev, route.hops)
+    after = shown(route.row, route.dev, *(way.words() for way in route.hops))
+    if route.devices & draft.fresh or not found:
+        ways = ((route.row.via, route.row.onlink), *((way.hop.via, way.hop.onlink) for way in route.hops))
+        waits = next((via for via, onlink in ways if via and not onlink and _waits_for_an_address(draft, via)), "")
+        if waits:
+            draft.pending(route.resource, f"waits for an address in whose network its gateway {waits} is")
         else:
             draft.change(route.resource, action, "route is missing", after=after)
         return
-    same = next((row for row in found if _same(route.row, row, index)), None)
+    same = next((row for row in found if _same(route.row, row, index) and _same_ways(draft, route, row)), None)
     if same is not None:
         if draft.ours and same.proto != PROTO and same.proto not in _KERNELS:
             why, before = "the route has lost our mark", f"proto {same.proto}"
             draft.change(route.resource, action, why, verb=Verb.UPDATE, before=before, after=f"proto {PROTO}")
         return
-    forbidden = safety.of_route(draft, found[0], by=route.dev)
+    forbidden = safety.of_route(draft, found[0], by=route.devices)
     if forbidden:
         draft.pending(route.resource, forbidden)
         return
@@ -188,9 +191,24 @@ def _waits_for_an_address(draft: Draft, via: str) -> bool:
 
 
 def _same(wanted: Route, row: Route, index: int) -> bool:
-    if row.type != wanted.type or row.via != wanted.via or row.paths or (wanted.src and row.src != wanted.src):
+    if row.type != wanted.type or row.via != wanted.via or (wanted.src and row.src != wanted.src):
         return False
     return (not index or row.ifindex == index) and row.onlink == wanted.onlink
+
+
+def _same_ways(draft: Draft, route: WantedRoute, row: Route) -> bool:
+    """Are the next hops those declared, in whatever order? One by a device that is gone is none."""
+    links = {} if draft.space is None else draft.space.links
+    left = [hop for hop in row.hops() if hop.ifindex in links]
+    for way in route.hops:
+        link = draft.here(way.dev) if way.dev else None
+        same = next(
+            (h for h in left if h == way.hop._replace(ifindex=h.ifindex if link is None else link.ifindex)), None
+        )
+        if same is None:
+            return False
+        left.remove(same)
+    return not left and bool(route.hops) == bool(row.paths)
 
 
 def _device(draft: Draft, row: Route) -> str:
@@ -198,10 +216,12 @@ def _device(draft: Draft, row: Route) -> str:
     return "" if link is None else link.name
 
 
-def shown(row: Route, dev: str) -> str:
-    """A route in words, as `ip route` has them."""
+def shown(row: Route, dev: str, *ways: str) -> str:
+    """A route in words, as `ip route` has them; `ways` are its next hops in words."""
     words = [("via", row.via), ("dev", dev), ("src", row.src)]
-    return " ".join([row.to, *(f"{word} {value}" for word, value in words if value), *(["onlink"] * row.onlink)])
+    shown = ways or tuple(f"nexthop via {hop.via} weight {hop.weight}" for hop in row.hops())
+    pairs = (f"{word} {value}" for word, value in words if value)
+    return " ".join([row.to, *pairs, *shown, *(["onlink"] * row.onlink)])
 
 
 def _undeclared_routes(draft: Draft) -> None:
@@ -224,7 +244,7 @@ def _undeclared_routes(draft: Draft) -> None:
             if bridge:
                 draft.delete_moved(rid, DeleteRoute(draft.name, row), to=bridge, before=shown(row, dev))
                 continue
-            forbidden = safety.of_route(draft, row, by="")
+            forbidden = safety.of_route(draft, row, by=())
             if forbidden:
                 draft.find_id(rid, forbidden)
             else:

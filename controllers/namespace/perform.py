@@ -268,6 +268,12 @@ class _Visit:
         row = action.row
         if action.dev:
             row = row._replace(ifindex=self._link(action.namespace, action.dev).ifindex)
+        if action.hops:
+            ways = [
+                way.hop._replace(ifindex=self._link(action.namespace, way.dev).ifindex if way.dev else 0)
+                for way in action.hops
+            ]
+            row = row._replace(paths=requests.paths(ways))
         self._ask(action.namespace, requests.set_route(row), f"setting the route to {row.to}")
 
     def _delete_route(self, action: DeleteRoute) -> None:

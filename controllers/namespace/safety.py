@@ -25,8 +25,8 @@ _DEFAULTS = frozenset(DEFAULTS.values())
 def protected_names(space: Space, wanted: Wanted, untouchable: Collection[str]) -> frozenset[str]:
     """Devices of the host that are not to be hurt, whatever is declared for others."""
     found = set(untouchable)
-    for row in _defaults(space):
-        link = space.links.get(row.ifindex)
+    for index in {index for row in _defaults(space) for index in row.indexes()}:
+        link = space.links.get(index)
         if link is not None and not link.loopback:
             found.add(link.name)
     return frozenset(found) - frozenset(wanted.spec.release)
@@ -80,13 +80,16 @@ def of_address(draft: Draft, link: Link, row: Address) -> str:
     return _withheld(draft, link, f"take the address {row.address} from it") or _too_early(draft, link)
 
 
-def of_route(draft: Draft, row: Route, *, by: str) -> str:
-    """Why a route is not taken away, or not replaced by one that leaves by the device `by`."""
-    link = None if draft.space is None else draft.space.links.get(row.ifindex)
-    if link is None or link.name == by:
-        return ""
-    early = "" if by else _too_early(draft, link)
-    return _withheld(draft, link, f"take the route to {row.to} from it") or early
+def of_route(draft: Draft, row: Route, *, by: Collection[str]) -> str:
+    """Why a route is not taken away, or not replaced by one that leaves by the devices `by`."""
+    links = {} if draft.space is None else draft.space.links
+    for link in (links[index] for index in sorted(row.indexes()) if index in links):
+        if link.name not in by:
+            what = f"take the route to {row.to} from it"
+            reason = _withheld(draft, link, what) or ("" if by else _too_early(draft, link))
+            if reason:
+                return reason
+    return ""
 
 
 def _withheld(draft: Draft, link: Link, what: str) -> str:
@@ -122,21 +125,24 @@ def carried_over(draft: Draft, link: Link) -> bool:
 def _carried_over(space: Space, wanted: Wanted, link: Link) -> bool:
     addresses = [row.address for row in space.addresses.values() if row.ifindex == link.ifindex and not row.link_local]
     elsewhere = {address for dev, address in wanted.addresses if dev != link.name}
-    routes = {row.to for row in _defaults(space) if row.ifindex == link.ifindex}
-    others = {route.row.to for route in wanted.routes.values() if route.dev not in {"", link.name}}
+    routes = {row.to for row in _defaults(space) if link.ifindex in row.indexes()}
+    others = {route.row.to for route in wanted.routes.values() if route.devices - {link.name}}
     return bool(addresses) and elsewhere.issuperset(addresses) and others >= routes
 
 
 # -- a NIC that is moved into a bridge ------------------------------------------------------------------------------
 
 
-def uplink(draft: Draft, route: Route, dev: str) -> ResourceId | None:
-    """The NIC that has to become a port of the bridge `dev` before a default route may leave by that bridge."""
+def uplink(draft: Draft, route: Route, devices: Collection[str]) -> ResourceId | None:
+    """The NIC that has to become a port of a bridge before a default route may leave by that bridge."""
     if route.to not in _DEFAULTS or route.table != MAIN_TABLE:
         return None
     attached = draft.observed.attached
-    waits = (n for n in sorted(protected(draft)) if _bridge(draft, n) == dev and attached.get(n, dev) != dev)
-    return next((ResourceId("port", name) for name in waits), None)
+    for name in sorted(protected(draft)):
+        bridge = _bridge(draft, name)
+        if bridge in devices and attached.get(name, bridge) != bridge:
+            return ResourceId("port", name)
+    return None
 
 
 def moved(draft: Draft, link: Link) -> str:
@@ -156,9 +162,9 @@ def _arrived(draft: Draft, link: Link, on: str = "") -> bool:
         index for index, other in space.links.items() if other.up and index != link.ifindex and on in {"", other.name}
     }
     addresses = {row.address for row in space.addresses.values() if row.ifindex in up}
-    defaults = {row.to for row in _defaults(space) if row.ifindex in up}
+    defaults = {row.to for row in _defaults(space) if row.indexes() & up}
     has = {row.address for row in space.addresses.values() if row.ifindex == link.ifindex and not row.link_local}
-    return addresses >= has and defaults >= {row.to for row in _defaults(space) if row.ifindex == link.ifindex}
+    return addresses >= has and defaults >= {row.to for row in _defaults(space) if link.ifindex in row.indexes()}
 
 
 def _bridge(draft: Draft, name: str) -> str:

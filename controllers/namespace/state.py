@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from controllers.drivers.netlink.replica import Space
 from controllers.drivers.netlink.rows import Neighbour, Route, Rule
-from controllers.namespace.wanted import Wanted
+from controllers.namespace.wanted import Wanted, WantedHop
 from desired.kinds.namespace import LinkSpec
 
 NAME = "namespace"
@@ -94,6 +94,7 @@ class SetRoute:
     namespace: str
     row: Route
     dev: str = ""
+    hops: tuple[WantedHop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
