@@ -421,7 +421,7 @@ def _remember(kept: _Unit, unit: UnitState, digest: str) -> None:
 def _members(view: View, group: str) -> dict[str, ServiceSpec]:
     """The declared members of a group, in its order."""
     found = (r.spec for r in view.everything.values() if isinstance(r.spec, ServiceSpec) and r.spec.group == group)
-    return {spec.name: spec for spec in sorted(found, key=lambda spec: (spec.place, spec.name))}
+    return {spec.name: spec for spec in sorted(found, key=lambda spec: (spec.order, spec.name))}
 
 
 def _unit_of(path: str) -> str:

@@ -263,9 +263,9 @@ def test_a_group_starts_in_order_and_is_right_only_as_a_whole(units: Units) -> N
     units.node.sh("systemctl stop echo; touch /run/deaf")
     checked = {"checks": [{"tcp": "127.0.0.1:7777"}], "interval": 0.2, "grace": 60}
     core = {
-        "echo": {"group": "core", "place": 1, **checked},
-        "broker": {"group": "core", "place": 2, "unit": OWN},
-        "alone": {"group": "core", "place": 3, "unit": OWN},
+        "echo": {"group": "core", "order": 1, **checked},
+        "broker": {"group": "core", "order": 2, "unit": OWN},
+        "alone": {"group": "core", "order": 3, "unit": OWN},
     }
     units.declare(**core)
     units.says("broker", "pending", "waits for echo.service, which")
@@ -277,7 +277,7 @@ def test_a_group_starts_in_order_and_is_right_only_as_a_whole(units: Units) -> N
     started = [int(units.show(name, "ActiveEnterTimestampMonotonic")) for name in core]
     assert started == sorted(started)
     pids = [units.pid(name) for name in ("broker", "alone")]
-    units.declare(**{**core, "echo": {"group": "core", "place": 1, "state": "stopped"}})
+    units.declare(**{**core, "echo": {"group": "core", "order": 1, "state": "stopped"}})
     units.says("broker", "pending", "it runs, but before it in group core comes echo.service, which is inactive")
     units.says("alone", "pending", "before it in group core comes echo.service")
     units.node.run("systemctl", "stop", "alone")
@@ -294,9 +294,9 @@ def test_a_group_starts_in_order_and_is_right_only_as_a_whole(units: Units) -> N
 
 
 def test_a_group_follows_its_declaration(units: Units) -> None:
-    units.declare(plain={"group": "g", "place": 2}, stopped={"group": "g", "place": 1, "state": "stopped"})
+    units.declare(plain={"group": "g", "order": 2}, stopped={"group": "g", "order": 1, "state": "stopped"})
     units.says("plain", "pending", "before it in group g comes stopped.service")
-    units.declare(plain={"group": "g", "place": 2}, stopped={"group": "g", "place": 3, "state": "stopped"})
+    units.declare(plain={"group": "g", "order": 2}, stopped={"group": "g", "order": 3, "state": "stopped"})
     units.right()
 
 

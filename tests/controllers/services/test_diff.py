@@ -122,7 +122,7 @@ def test_behind_a_member_that_is_down_nothing_is_started_stopped_or_called_right
     unit: UnitState, health: Health, tried: Tries
 ) -> None:
     lame = Fitness(works=False, why="is failed", hopeless=True)
-    spec = {"group": "core", "place": 2, "checks": [{"tcp": "127.0.0.1:1"}]}
+    spec = {"group": "core", "order": 2, "checks": [{"tcp": "127.0.0.1:1"}]}
     plan = planned(spec, unit, health, tried, other=lame, before=("other.service",))
     assert not kinds(plan) & {Start, Stop, Restart}
     assert any(finding.outcome is not Outcome.CONVERGED for finding in plan.findings)
