@@ -1,6 +1,6 @@
-"""Fixtures shared by all tests: a private Open vSwitch, for a test or for a module, and a private RabbitMQ.
+"""Fixtures shared by all tests: a private Open vSwitch (for a test or a module), RabbitMQ and MariaDB.
 
-They need root and the binaries of both and fail, saying so, without: a suite that tests nothing must not pass.
+They need root and their binaries and fail, saying so, without: a suite that tests nothing must not pass.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.mariadb import MariadbServer
 from tests.ovs import PrivateOvs
 from tests.rabbitmq import RabbitServer
 
@@ -44,3 +45,17 @@ def rabbit_server() -> Iterator[RabbitServer]:
     server = RabbitServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariadbServer]:
+    """The database server of this test process; tests that stop it have to start it again, or make their own."""
+    server = MariadbServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariadbServer) -> str:
+    """The URL of a fresh database."""
+    return mariadb_server.url(mariadb_server.create_database())

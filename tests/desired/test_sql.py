@@ -29,10 +29,11 @@ LONG_NAME = "br-tun/" + "table=2,priority=1," * 60
 """A flow's name has any length: this is beyond what an index of any database takes."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
+    fixtures = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
+    if request.param in fixtures:
+        return str(request.getfixturevalue(fixtures[request.param]))
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/store.db"
 
 

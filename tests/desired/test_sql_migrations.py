@@ -35,10 +35,11 @@ print(*sorted(name for name in sys.modules if name.startswith(("alembic", "sqlal
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
+    fixtures = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
+    if request.param in fixtures:
+        return str(request.getfixturevalue(fixtures[request.param]))
     return f"sqlite:///{tmp_path}/deep/down/store.db"
 
 
@@ -96,7 +97,7 @@ def test_opening_what_is_up_to_date_imports_neither_alembic_nor_another_dialect(
     opened(url)
     (imported,) = openers(url, 1)
     assert "alembic" not in imported
-    other = "postgresql" if url.startswith("sqlite") else "sqlite"
+    other = "postgresql" if not url.startswith("postgresql") else "sqlite"
     assert f"sqlalchemy.dialects.{other}" not in imported
 
 

@@ -9,7 +9,7 @@
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 BASE_PACKAGES="python3 python3-venv ca-certificates openvswitch-switch iptables iproute2 iputils-ping procps"
-CHECK_PACKAGES="$BASE_PACKAGES mosquitto postgresql prometheus rabbitmq-server systemd dbus ethtool openssl curl dnsmasq-base haproxy radvd udhcpc isc-dhcp-client ndisc6"
+CHECK_PACKAGES="$BASE_PACKAGES mosquitto postgresql prometheus mariadb-server rabbitmq-server systemd dbus ethtool openssl curl dnsmasq-base haproxy radvd udhcpc isc-dhcp-client ndisc6"
 
 say() {
     echo "$(basename "$0"): $*" >&2
