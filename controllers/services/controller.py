@@ -29,6 +29,7 @@ from controllers.services.state import (
     Enable,
     Fitness,
     Health,
+    Load,
     Mask,
     Observed,
     Reload,
@@ -134,7 +135,7 @@ class ServicesController:
                 self._changed(frozenset({name}), f"{name} is no longer declared")
             if not any(marks.is_ours(state, self._owner) for state in files.values()):
                 self._forget(name)
-            return Observed(unit, self._owner, now, wall, files)
+            return Observed(unit, self._owner, now, wall, files, namespace=kept.namespace)
         assert resource is not None
         if kept.generation != resource.generation:
             kept.generation, kept.vain, kept.next_at, kept.said = resource.generation, 0, 0.0, ""
@@ -334,7 +335,7 @@ class ServicesController:
                 await driver.stop(name, PATIENCE)
             case ReloadUnit():
                 await self._reload_unit(name, step.digest)
-            case Reload() | Mask() | Unmask() | Enable() | Disable():
+            case Load() | Reload() | Mask() | Unmask() | Enable() | Disable():
                 await self._install(name, step)
 
     async def _reload_unit(self, name: str, digest: str) -> None:
@@ -343,9 +344,13 @@ class ServicesController:
             raise DriverError(f"reloading {name}: {result}; its journal says why (ExecReload); tried again")
         _remember(self._units.setdefault(name, _Unit()), await self.driver.unit(name), digest)
 
-    async def _install(self, name: str, step: Reload | Mask | Unmask | Enable | Disable) -> None:
+    async def _install(self, name: str, step: Load | Reload | Mask | Unmask | Enable | Disable) -> None:
         driver = self.driver
         match step:
+            case Load():
+                unit = await driver.read_again(name)
+                if not unit.installed or unit.need_reload:
+                    await driver.reload()
             case Reload():
                 await driver.reload()
             case Mask():

@@ -19,6 +19,7 @@ from controllers.services.state import (
     Apply,
     Disable,
     Enable,
+    Load,
     Mask,
     Observed,
     Reload,
@@ -90,8 +91,15 @@ def diff(view: View, observed: Observed) -> Plan:
         after="" if prune else ", ".join(_word(step) for step in draft.steps),
         disruption=draft.disruption,
         prune=prune,
+        inside=_gone(view, observed.namespace) if prune else None,
     )
     return Plan((Group((change,), tuple(draft.after)),), tuple(draft.findings), owned)
+
+
+def _gone(view: View, namespace: str) -> ResourceId | None:
+    """The namespace that a unit was in, if that is no longer declared either: then it is one deletion."""
+    rid = ResourceId("namespace", namespace)
+    return rid if namespace and rid not in view.everything else None
 
 
 def _state(observed: Observed) -> str:
@@ -172,7 +180,7 @@ def _files(draft: _Draft, spec: ServiceSpec) -> bool:
         if path not in wanted and is_ours(state, observed.owner):
             draft.step(f"{path} is no longer declared", RemoveFile(path))
     if draft.steps:
-        draft.steps.append(Reload())
+        draft.steps.append(Load() if spec.unit is not None and not observed.unit.installed else Reload())
     elif wanted and observed.unit.need_reload:
         draft.step("its files changed and systemd has not read them", Reload())
     return True

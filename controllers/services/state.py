@@ -64,6 +64,8 @@ class Observed:
     """What comes before it in its group, in order; each is in `others`."""
     said: str = ""
     """The last lines of its journal, when it was given up."""
+    namespace: str = ""
+    """That it is, or was a moment ago, to be in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class RemoveFile:
 @dataclass(frozen=True, slots=True)
 class Reload:
     """daemon-reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Have systemd read the file of a unit that it did not know. Where it does not find it, daemon-reload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ class ReloadUnit:
     digest: str
 
 
-Step = WriteFile | RemoveFile | Reload | Mask | Unmask | Enable | Disable | Start | Stop | Restart | ReloadUnit
+Step = WriteFile | RemoveFile | Load | Reload | Mask | Unmask | Enable | Disable | Start | Stop | Restart | ReloadUnit
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,3 +374,19 @@ def test_a_unit_follows_its_namespace(units: Units) -> None:
         units.node.run("systemctl", "is-active", "inside")
     assert units.pid("inside") not in {0, pid}
     units.node.run("ip", "netns", "del", "q")
+
+
+def test_new_units_are_started_without_systemd_reading_all_its_files_for_each(units: Units) -> None:
+    def read() -> int:
+        said = units.node.run("journalctl", "-b", "_PID=1", "-o", "cat", "--no-pager")
+        return said.splitlines().count("Reloading.")
+
+    before = read()
+    units.declare(**{f"new{number}": {"unit": PLAIN} for number in range(12)})
+    units.right()
+    assert all(units.pid(f"new{number}") for number in range(12))
+    assert read() - before <= 2
+    units.declare()
+    units.says("new1", "pending", "12 deletes of kind service")
+    units.node.reconcile("approve", service.status(units.node).revision)
+    units.right()

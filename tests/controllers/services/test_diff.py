@@ -7,6 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.drivers.files.disk import FileState, Kind
+from controllers.drivers.files.marks import xattr
 from controllers.drivers.netlink.whereabouts import Place
 from controllers.drivers.systemd.units import UnitState
 from controllers.services.diff import HAND_OVER, SETTLE, diff, scope_of
@@ -184,3 +186,16 @@ def test_without_its_namespace_nothing_is_started_and_it_is_said_for_what_it_wai
 
 def test_a_running_unit_that_works_is_left_in_peace() -> None:
     assert not planned({"checks": [{"tcp": "127.0.0.1:1"}]}, running(), Health(ok=True, passed=True), Tries())
+
+
+def test_a_unit_that_goes_with_its_namespace_is_no_deletion_of_its_own() -> None:
+    path = f"/etc/systemd/system/{NAME}"
+    files = {path: FileState(path, Kind.REGULAR, path, mark=xattr("me/service", path))}
+    inside = []
+    everythings: list[dict[ResourceId, Any]] = [{}, {ResourceId("namespace", "q"): None}]
+    for everything in everythings:
+        observed = Observed(running(), "me/service", 100.0, WALL, files, namespace="q")
+        view: Any = View(scope_of(NAME), {}, everything=everything)
+        ((change,),) = (group.changes for group in diff(view, observed).groups)
+        inside.append(change.inside)
+    assert inside == [ResourceId("namespace", "q"), None]
