@@ -143,8 +143,9 @@ def _route(draft: Draft, route: WantedRoute) -> None:
     link = draft.here(route.dev) if route.dev else None
     nic = safety.uplink(draft, route.row, route.devices)
     if nic is not None:
-        reason = f"waits for {nic}: before, the default route is not to leave by its bridge"
-        draft.find(route.resource, Outcome.PENDING, reason, (nic,), SOON)
+        reason = f"waits until {nic.name} is a port of its bridge: before, the default route is not to leave by that"
+        ports = (nic,) if nic in draft.view.everything else ()  # else it is one of a bond's
+        draft.find(route.resource, Outcome.PENDING, reason, ports, SOON)
         return
     space = draft.space
     found = () if space is None else space.routes.get((route.row.table, route.row.to, route.row.metric), ())

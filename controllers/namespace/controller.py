@@ -110,6 +110,7 @@ class NamespaceController:
             name in self._known,
             self._untouchable,
             self._address_marks,
+            self._index.nics,
             attached,
         )
 

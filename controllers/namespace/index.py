@@ -26,6 +26,8 @@ class Index:
         self._peers: dict[str, set[str]] = {}
         self._users: dict[tuple[str, str], set[str]] = {}
         """(namespace, device) -> the namespaces whose links have to do with that device."""
+        self.nics: dict[str, str] = {}
+        """Devices of the host that are declared to be ports of an Open vSwitch bridge, also in a bond: that bridge."""
         for rid, resource in everything.items():
             match resource.spec:
                 case NamespaceSpec():
@@ -35,6 +37,10 @@ class Index:
                     self._link(spec)
                 case Inside() as spec:
                     self.names.add(spec.namespace)
+                case spec if rid.kind in {"port", "bond"}:
+                    alone = (rid.name,) if getattr(spec, "type", "") == "system" else ()
+                    devices = getattr(spec, "interfaces", alone)
+                    self.nics.update(dict.fromkeys(devices, str(getattr(spec, "bridge", ""))))
 
     def _link(self, spec: LinkSpec) -> None:
         where = spec.namespace

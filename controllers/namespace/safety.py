@@ -171,6 +171,6 @@ def _bridge(draft: Draft, name: str) -> str:
     """The bridge, of Open vSwitch or the kernel, that a device of the host is declared to be a port of."""
     if draft.name != HOST:
         return ""
-    port, link = draft.view.everything.get(ResourceId("port", name)), draft.wanted.links.get(name)
-    found = getattr(port.spec, "bridge", None) if port is not None else None
-    return found or (getattr(link.spec, "master", None) if link is not None else None) or ""
+    link = draft.wanted.links.get(name)
+    master = getattr(link.spec, "master", None) if link is not None else None
+    return draft.observed.nics.get(name) or master or ""

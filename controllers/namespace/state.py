@@ -159,6 +159,8 @@ class Observed:
     untouchable: frozenset[str] = field(default_factory=frozenset)
     address_marks: bool = True
     """Does this kernel keep the proto of an address (5.18)?"""
+    nics: Mapping[str, str] = field(default_factory=dict)
+    """Devices of the host that are declared to be ports of an Open vSwitch bridge: that bridge."""
     attached: Mapping[str, str] = field(default_factory=dict)
     """For protected devices the Open vSwitch bridge each is a working port of ('': of none)."""
 

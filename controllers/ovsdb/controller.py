@@ -103,10 +103,13 @@ class OvsdbController:
             return {}, str(error)
 
     def bridge_of(self, port: str) -> str:
-        """The bridge that a device is a working port of; '' without."""
+        """The bridge that a device is a working port of, also in a bond; '' without."""
         row = self.driver.replica.interfaces.get(port)
-        works = row is not None and row.ofport is not None and row.ofport > 0
-        return (self.driver.replica.bridge_of_port(port) or "") if works else ""
+        if row is None or row.ofport is None or row.ofport <= 0:
+            return ""
+        replica = self.driver.replica
+        bond = next((one.name for one in replica.ports.values() if row.uuid in one.interfaces), port)
+        return replica.bridge_of_port(bond) or ""
 
     def device_lost(self, name: str) -> None:
         """The device of an internal port is nowhere (it died with its namespace), and vswitchd does not know."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from controllers.drivers.netlink.inside import HOST
 from controllers.drivers.netlink.rows import Address
 from controllers.namespace.safety import guarded
 from controllers.namespace.wanted import wanted
 from controllers.ownership import LINK_GROUP, PROTO
-from desired.resource import Resource, ResourceId
+from desired.resource import ResourceId
 from reconciler.contract import Plan
 from tests.controllers.drivers.netlink.private import ip, privately
 from tests.controllers.namespace.support import running
@@ -87,26 +89,28 @@ NIC: dict[str, Any] = {
 }
 
 
-def into_a_bridge() -> dict[ResourceId, Resource]:
-    return resources(json.dumps(NIC))
+BOND: dict[str, Any] = {"bonds": {"bond0": {"bridge": "br0", "interfaces": ["eth0", "eth9"]}}}
 
 
-def test_of_a_nic_moved_into_a_bridge_the_route_waits_for_the_port_and_the_rest_goes_last() -> None:
+@pytest.mark.parametrize("way", ["port", "bond"])
+def test_of_a_nic_moved_into_a_bridge_the_route_waits_for_the_port_and_the_rest_goes_last(way: str) -> None:
+    declared = resources(json.dumps(NIC if way == "port" else {**NIC, "ports": {}, **BOND}))
     world = host()
     world.attached = {"eth0": ""}
-    plan = world.plan(into_a_bridge())
+    plan = world.plan(declared)
     waits = {str(finding.resource): finding for finding in plan.findings}["route/host/default"]
-    assert waits.waits_for == (ResourceId("port", "eth0"),)
+    assert waits.waits_for == ((ResourceId("port", "eth0"),) if way == "port" else ())
+    assert "waits until eth0 is a port" in waits.reason
     assert planned(plan) - {"address/host/eth1/10.1.0.1/24"} == {
         "address/host/br0/192.0.2.9/24",
         "address/host/br0/192.0.2.10/24",
     }
     world.attached = {"eth0": "br0"}
-    world.converge(into_a_bridge())
+    world.converge(declared)
     left = {(index, address) for index, address in world.host.addresses if address.startswith("192.0.2.")}
     assert left == {(4, "192.0.2.9/24"), (4, "192.0.2.10/24")}, "what is on the bridge now is not left on the NIC"
     assert {row.ifindex for row in world.host.routes[254, "0.0.0.0/0", 0]} == {4}
-    assert not world.plan(into_a_bridge())
+    assert not world.plan(declared)
 
 
 def test_what_others_may_not_take_is_told_with_the_way_out() -> None:
