@@ -86,6 +86,21 @@ class ResourceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorRow:
+    """What is known of one object of another system: `body` is JSON-ready, None for a tombstone.
+
+    `at` (seconds since 1970, by the other system's clock) and `revision` are its version; `more` is the mirror's own.
+    """
+
+    kind: str
+    name: str
+    body: Mapping[str, Any] | None
+    at: float
+    revision: int | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
     """What is kept: seconds of age and rows, whichever is reached first; revisions by number."""
 
