@@ -162,6 +162,14 @@ class Store(Protocol):
 
     def approvals(self) -> Sequence[str]: ...
 
+    def save_mirror(self, source: str, rows: Sequence[MirrorRow], forgotten: Sequence[tuple[str, str]]) -> None:
+        """Remember these objects of a source, and no longer know the forgotten ones (kind and name of each)."""
+        ...
+
+    def mirror(self, source: str) -> Sequence[MirrorRow]:
+        """All objects of a source that this node remembers, in no particular order."""
+        ...
+
     def trim(self, retention: Retention, now: float) -> int:
         """Delete what is older than the retention; returns how many rows went."""
         ...

@@ -108,13 +108,15 @@ class Mirror:
                 self.counts[self._event(notice)] += 1
         return self._settled()
 
-    def full_read(self, started_at: float, objects: Mapping[Kind, Iterable[Body]], *, complete: bool = True) -> Changed:
+    def full_read(self, started_at: float, objects: Mapping[str, Iterable[Body]], *, complete: bool = True) -> Changed:
         """What the API answered to a read that began then (by the server's clock, where that is known).
 
-        With `complete`, of each kind in `objects` all that there is; what is not in it is gone unless it is newer.
+        By kind (``port``, ``agent`` …), with `complete` all that there is of it: what is not listed is gone unless it
+        is newer. A kind that is not in `objects` was not read.
         """
         start = started_at - self._limits.skew
-        for kind, bodies in objects.items():
+        for name, bodies in objects.items():
+            kind = Kind(name)
             listed = {key for body in bodies if (key := self._read(kind, body, start)) is not None}
             if complete:
                 self._complete(kind, start, listed)
