@@ -44,12 +44,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a batch or a read did. `rows` and `forgotten` are for the store; `wants_read` says why one is needed."""
+    """What a batch or a read did. `rows` and `forgotten` are for the store; `wants_read` says why a read is needed, and
+    `problems` names what is left out since.
+    """
 
     resources: frozenset[ResourceId] = frozenset()
     rows: tuple[MirrorRow, ...] = ()
     forgotten: tuple[tuple[str, str], ...] = ()
     wants_read: str = ""
+    problems: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.resources or self.rows or self.forgotten)
@@ -267,7 +270,7 @@ class Mirror:
         return True
 
     def _settled(self) -> Changed:
-        resources, lacking = self._translated.settle()
+        settled = self._translated.settle()
         rows, self._rows = self._rows, []
         forgotten = []
         for kind, name in self._touched:
@@ -277,7 +280,8 @@ class Mirror:
             else:
                 rows.append(entry.row(kind.value, name))
         self._touched.clear()
-        return Changed(resources, tuple(rows), tuple(forgotten), lacking[0] if lacking else "")
+        wants_read = settled.lacking[0] if settled.lacking else ""
+        return Changed(settled.changed, tuple(rows), tuple(forgotten), wants_read, settled.wrong)
 
 
 def _bodies(kind: Kind, payload: Body) -> Iterator[Any]:

@@ -327,6 +327,8 @@ def _one_line(value: Any) -> str:
     """Names in Neutron may hold anything; here they are one printable line."""
     if not isinstance(value, str):
         return ""
+    if value.isprintable():
+        return value.strip()
     return "".join(sign if sign.isprintable() else " " for sign in value).strip()
 
 

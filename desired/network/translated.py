@@ -6,7 +6,8 @@ is an interface once its router says so: `put` notes what a change concerns, `se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from desired.network import openstack
@@ -27,6 +28,15 @@ _MADE = {
     Kind.PORT: NeutronPortSpec.kind, Kind.ROUTER: RouterSpec.kind, Kind.AGENT: NodeSpec.kind,
 }  # fmt: skip
 _OF_ROUTERS = frozenset({Owner.ROUTER_INTERFACE, Owner.ROUTER_GATEWAY})
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The resources that changed, what a full read would have to tell, and what is newly left out and why."""
+
+    changed: frozenset[ResourceId]
+    lacking: tuple[str, ...]
+    wrong: tuple[str, ...]
 
 
 class Translated:
@@ -56,19 +66,22 @@ class Translated:
                 self._touch(other)
             self._touch(key)
 
-    def settle(self) -> tuple[frozenset[ResourceId], tuple[str, ...]]:
-        """Make anew what the changes concern: the resources that changed, and what a full read would have to tell."""
+    def settle(self) -> Settled:
+        """Make anew what the changes concern."""
         changed: set[ResourceId] = set()
         lacking: list[str] = []
+        wrong: list[str] = []
         for kind, name in sorted(self._stale):
             rid = ResourceId(_MADE[kind], name)
             before = self._made.pop(rid, None)
-            self.problems.pop((kind, name), None)
+            problem = self.problems.pop((kind, name), "")
             try:
                 made, lacks = self._make(kind, name)
             except Untranslatable as error:
                 made, lacks = None, str(error) if error.lacking else ""
                 self.problems[kind, name] = str(error)
+                if str(error) != problem:
+                    wrong.append(str(error))
             if made is not None:
                 self._made[rid] = made
             if before != made:
@@ -76,7 +89,7 @@ class Translated:
             if lacks:
                 lacking.append(lacks)
         self._stale.clear()
-        return frozenset(changed), tuple(lacking)
+        return Settled(frozenset(changed), tuple(lacking), tuple(wrong))
 
     def _unrelate(self, other: Key, key: Key) -> None:
         related = self._related.get(other, set())
@@ -98,6 +111,9 @@ class Translated:
                 self._stale.add(key)
                 if hint := self._bodies.get((Kind.INTERFACE, name)):
                     self._stale.add((Kind.ROUTER, str(hint.get("router_id"))))
+            case Kind.ROUTER:
+                self._stale.add(key)
+                self._stale.update(other for other in self._related.get(key, ()) if other[0] is Kind.PORT)
             case _:
                 self._stale.add(key)
 
@@ -118,11 +134,22 @@ class Translated:
     def _port(self, name: str) -> tuple[Resource | None, str]:
         body, interface = self._bodies.get((Kind.PORT, name)), self._bodies.get((Kind.INTERFACE, name))
         if body is not None:
-            return openstack.port(body, interface), ""
+            current = self._current(body)
+            return (None if current is None else openstack.port(current, interface)), ""
         if interface is None:
             return None, ""
         what = f"{openstack.called(Kind.PORT, interface)}: a router's interface of which only the id is known"
         return openstack.port(self._guessed(interface)), what
+
+    def _current(self, port: Body) -> Body | None:
+        """A port as it is now. Of a gateway's port only its router's notifications tell; None when it is gone."""
+        router = self._bodies.get((Kind.ROUTER, str(port.get("device_id"))))
+        if router is None or openstack.owner_of(port) is not Owner.ROUTER_GATEWAY:
+            return port
+        info = router.get("external_gateway_info")
+        if not isinstance(info, Mapping) or info.get("network_id") != port.get("network_id"):
+            return None
+        return {**port, "fixed_ips": info.get("external_fixed_ips") or port.get("fixed_ips")}
 
     def _guessed(self, interface: Body) -> Body:
         """A router's port of which only ids are known: Neutron gives it its subnet's gateway address."""
@@ -145,7 +172,8 @@ class Translated:
         interfaces: list[Body] = []
         for key in sorted(self._related.get((Kind.ROUTER, str(body["id"])), ())):
             if key[0] is Kind.PORT:
-                ports.append(self._bodies[key])
+                current = self._current(self._bodies[key])
+                ports.extend([] if current is None else [current])
             elif (Kind.PORT, key[1]) in self._bodies:
                 port = self._bodies[Kind.PORT, key[1]]
                 if openstack.owner_of(port) not in _OF_ROUTERS:

@@ -117,6 +117,21 @@ def test_a_gateway_whose_port_is_unknown_asks_for_a_read() -> None:
     assert "the port of its gateway is not known" in changed.wants_read
 
 
+def test_a_gateways_port_follows_its_router() -> None:
+    """Neutron changes and deletes that port without a word."""
+    mirror = Mirror()
+    old = {"network_id": uid(5), "external_fixed_ips": [{"subnet_id": uid(6), "ip_address": "172.24.4.7"}]}
+    new = {"network_id": uid(5), "external_fixed_ips": [{"subnet_id": uid(6), "ip_address": "172.24.4.8"}]}
+    own = port(4, 5, 6, device_owner="network:router_gateway", device_id=uid(9))
+    mirror.full_read(1.0, {Kind.PORT: [own], Kind.ROUTER: [router(9, external_gateway_info=old)]})
+    assert [fixed.ip for fixed in spec_of(mirror, "neutron_port", 4).fixed_ips] == ["172.24.4.7"]
+    changed = tell(mirror, "router.update.end", {"router": router(9, external_gateway_info=new)}, 2.0)
+    assert [fixed.ip for fixed in spec_of(mirror, "neutron_port", 4).fixed_ips] == ["172.24.4.8"]
+    assert not changed.wants_read
+    tell(mirror, "router.update.end", {"router": router(9)}, 3.0)
+    assert ResourceId("neutron_port", uid(4)) not in mirror.resources
+
+
 def test_what_a_tenant_may_not_see_is_not_forgotten() -> None:
     mirror = Mirror()
     tell(mirror, "network.create.end", {"network": network(1)}, 1.0)

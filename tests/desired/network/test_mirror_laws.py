@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from desired.network.mirror import Limits, Mirror
 from desired.network.notice import Notice, parse
-from desired.network.openstack import NOTIFIED, Kind
-from desired.resource import Resources
+from desired.network.openstack import FIELDS, NOTIFIED, Kind
+from desired.resource import ResourceId, Resources
 from tests.desired.network.neutron import Body, floating_ip, message, network, port, router, subnet, uid
+from tests.desired.network.test_notice import EVERYTHING
 
 LIMITS = Limits(skew=0.0)
 HOSTS = ("", "compute1", "compute2")
@@ -175,6 +176,29 @@ def test_a_restart_at_any_moment_changes_nothing(ops: list[Op], revisions: bool,
         assert again.read_at == mirror.read_at
         if number % 3 == 0:
             mirror = again
+
+
+EVENTS = [f"{kind}.{what}.end" for kind in NOTIFIED for what in ("create", "update", "delete")] + [
+    "router.interface.create", "router.interface.delete", "port.create.start", "something.else",
+]  # fmt: skip
+OBJECTS = st.dictionaries(st.sampled_from(sorted({*FIELDS[Kind.PORT], *FIELDS[Kind.ROUTER], "port_id"})), EVERYTHING)
+
+
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), OBJECTS, EVERYTHING, st.booleans()), max_size=8))
+@settings(deadline=None)
+def test_no_payload_is_raised_and_the_next_notice_is_taken(
+    words: list[tuple[str, Body, object, bool]],
+) -> None:
+    mirror = Mirror(LIMITS)
+    for at, (event, body, anything, known) in enumerate(words):
+        inside = {**body, "id": uid(1), "port_id": uid(2), "subnet_id": uid(3)} if known else anything
+        first = event.partition(".")[0]
+        names = (first, f"{first}s", f"{first}_id", "router_interface")
+        mirror.take([Notice(event, float(at), "", {name: [inside] if name[-1] == "s" else inside for name in names})])
+    mirror.full_read(100.0, {kind: [word[2] for word in words] for kind in NOTIFIED})  # type: ignore[misc]
+    mirror.take([parse(message("network.create.end", {"network": network(7)}, 200.0), 0.0)])
+    assert ResourceId("network", uid(7)) in mirror.resources
+    assert mirror.counts.total() >= len(words) + 1
 
 
 @given(st.permutations(range(5)))
