@@ -20,12 +20,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from desired.store import Retention
-from reconciler.credentials import MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
+from reconciler.credentials import AMQP_PASSWORD, MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.report import Problem
 from reconciler.settings_values import (
     Absolute,
     Amount,
+    BrokerUrl,
     Count,
     DatapathType,
     Interfaces,
@@ -35,6 +36,7 @@ from reconciler.settings_values import (
     MqttUrl,
     OptionalPath,
     Ovsdb,
+    QueueName,
     Rate,
     Seconds,
     SecondsOrZero,
@@ -51,7 +53,7 @@ ENV_PREFIX = "RECONCILER_"
 ENV_RESERVED = frozenset({"RECONCILER_CONFIG"})
 """Variables that say where the settings are, and are no setting themselves."""
 
-_SECRET = frozenset({"store_url", "mqtt", "mqtt.url", "mqtt.password"})
+_SECRET = frozenset({"store_url", "amqp", "amqp.url", "mqtt", "mqtt.url", "mqtt.password"})
 """Settings in which a password may stand: what is wrong with one is told without repeating it."""
 
 _TOML_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
@@ -112,6 +114,37 @@ class Contention(_Section):
     """A resource that somebody keeps undoing is repaired ever later, at most `max_delay` seconds later."""
 
     max_delay: Seconds = 3.0
+
+
+class AmqpSettings(_Section):
+    """Where OpenStack's notifications are heard; off while `url` is empty.
+
+    The password is the credential ``reconciler.amqp-password``, or stands in the environment's `url`.
+    """
+
+    url: BrokerUrl = Field("", repr=False)
+    exchanges: Words = Field(("neutron",), min_length=1)
+    topics: Words = Field(("notifications",), min_length=1)
+    queue: QueueName = ""
+    queue_expires: Seconds = 86400.0
+    queue_length: Count = 100_000
+    queue_durable: bool = False
+    declare_exchanges: bool = False
+    durable_exchanges: bool = False
+    prefetch: Count = 500
+    heartbeat: Seconds = 10.0
+    retry_max: Seconds = 60.0
+    ca: OptionalPath = None
+    cert: OptionalPath = None
+    key: OptionalPath = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> AmqpSettings:
+        if (self.ca or self.cert or self.key) and self.url.startswith("amqp://"):
+            raise ValueError("ca, cert and key are for TLS, and url is without: right would be amqps://…")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: the client's certificate and its private key")
+        return self
 
 
 class RetentionSettings(_Section):
@@ -186,6 +219,7 @@ class Settings(BaseModel):
     settle_add: SecondsOrZero = 0.2
     settle_remove: SecondsOrZero = 2.0
     retention: RetentionSettings = RetentionSettings()
+    amqp: AmqpSettings = AmqpSettings()
     log_level: Level = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     untouchable: Interfaces = ()
@@ -228,7 +262,8 @@ class Settings(BaseModel):
         layers.add_flags(overrides or {})
         settings = layers.settle()
         url = with_password(settings.store_url, secret(STORE_PASSWORD, given))
-        settings = settings.model_copy(update={"store_url": url, "mqtt": _with_credential(settings, given)})
+        parts = {"amqp": _amqp(settings, given), "mqtt": _with_credential(settings, given)}
+        settings = settings.model_copy(update={"store_url": url, **parts})
         settings._path, settings._overrides = path, dict(overrides or {})  # noqa: SLF001 (its own class)
         return settings
 
@@ -249,9 +284,16 @@ class Settings(BaseModel):
 
 
 def _shown(name: str, value: Any) -> Any:
-    if name == "store_url":
+    if name in {"store_url", "amqp.url"}:
         return without_password(value)
     return "***" if value and name == "mqtt.password" else value
+
+
+def _amqp(settings: Settings, env: Mapping[str, str]) -> AmqpSettings:
+    """The section with its password in the URL, and with the name of this node's own queue."""
+    amqp = settings.amqp
+    url = with_password(amqp.url, secret(AMQP_PASSWORD, env)) if amqp.url else ""
+    return amqp.model_copy(update={"url": url, "queue": amqp.queue or f"reconciler.{settings.node}"})
 
 
 def _with_credential(settings: Settings, env: Mapping[str, str]) -> Mqtt:

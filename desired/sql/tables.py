@@ -24,10 +24,10 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema this program works with: the newest file in `desired/migrations/versions`."""
 
-KNOWN = (HEAD,)
+KNOWN = ("0001", HEAD)
 """All schemas this program can upgrade from, oldest first. Anything else was made by a newer program."""
 
 VERSION_TABLE = "alembic_version"
@@ -161,6 +161,21 @@ approval = Table(
     Column("at", Double, nullable=False),
     Column("by", Text, nullable=False),
     **UNICODE,
+)
+
+# Objects of other systems as they were last known, each on every node by itself: a node that starts without its
+# sources has nobody else to ask.
+mirror = Table(
+    "mirror",
+    metadata,
+    Column("node", String(255), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("body", JSON(none_as_null=True)),  # NULL: deleted, and that is remembered
+    Column("at", Double, nullable=False),
+    Column("revision", BigInteger),
+    Column("more", JSON(none_as_null=True)),
 )
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import breaker, compiling, drift, footprint, passes, storm
+from tests.benchmarks import breaker, compiling, drift, footprint, notifications, passes, storm
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
 from tests.benchmarks.drift_namespace import Address, LinkDown, NamespaceGone, StaticRoute
@@ -33,7 +33,7 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "link": LinkDown,
     "namespace": NamespaceGone,
 }
-ALL = ("drift", "passes", "footprint", "storm", "compile", "breaker")
+ALL = ("drift", "passes", "footprint", "storm", "compile", "notifications", "breaker")
 
 
 def main() -> int:
@@ -75,6 +75,8 @@ def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Ite
         yield storm.table(directory)
     if "compile" in chosen:
         yield compiling.table()
+    if "notifications" in chosen:
+        yield notifications.table(directory)
     if "breaker" in chosen:
         yield breaker.table(directory, args.seconds, args.seed)
 

@@ -119,6 +119,13 @@ def test_a_value_and_a_table_of_one_name_are_refused(tmp_path):
         'listen = "127.0.0.1:70000"',
         'listen = "[zz]:1"',
         "budget = 3",
+        'amqp.url = "http://broker/"',
+        'amqp.url = "amqp://broker/a/b"',
+        'amqp.queue = "notifications.info"',
+        'amqp.queue = "two words"',
+        "amqp.exchanges = []",
+        'amqp = {url = "amqp://broker", ca = "/ca.pem"}',
+        'amqp = {url = "amqps://broker", cert = "/cert.pem"}',
     ],
 )
 def test_values_that_could_not_work_are_refused(tmp_path, toml):
