@@ -255,6 +255,8 @@ def held(draft: Draft, resource: Resource) -> None:
     assert isinstance(spec, HeldPortSpec)
     draft.looked_at.add(resource.id)
     names = draft.replica.ports_by_iface_id(resource.id.name)
+    if not names and not spec.awaited:
+        return
     if not names:
         reason = f"no port with external_ids:iface-id={resource.id.name} is plugged"
         draft.findings.append(Finding(resource.id, Outcome.PENDING, reason))

@@ -101,9 +101,9 @@ def object_key(value: Any) -> str:
 
 
 def called(kind: Kind, body: Body) -> str:
-    """What people call an object, as in ``network 6f1c… (web)``."""
+    """What people call an object, as in ``network 6f1c3b5a-… (web)``."""
     name = _one_line(body.get("name"))
-    return f"{kind} {str(body.get('id', ''))[:8]}…" + (f" ({name})" if name else "")
+    return f"{kind} {body.get('id', '')}" + (f" ({name})" if name else "")
 
 
 def owner_of(body: Body) -> Owner:

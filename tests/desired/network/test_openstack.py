@@ -20,7 +20,7 @@ from tests.desired.network.test_notice import EVERYTHING
 def test_a_network_is_named_by_its_id_and_shown_by_its_name() -> None:
     made = openstack.network(network(6, name="web\n"))
     assert made.id == ResourceId("network", uid(6))
-    assert made.origin == Origin("openstack", path="network 00000000… (web)")
+    assert made.origin == Origin("openstack", path="network 00000000-0000-0000-0000-000000000006 (web)")
     spec = made.spec.model_dump(exclude_defaults=True)
     assert spec == {"id": uid(6), "display": "web", "segmentation_id": 6, "mtu": 1450}
 
