@@ -110,7 +110,8 @@ def units(cluster: Cluster) -> Units:
     node = cluster.nodes["services"]
     node.write("/root/echo.py", ECHO)
     echo = PLAIN.replace("/bin/sleep 100000", "/usr/bin/python3 /root/echo.py")
-    for name, text in {"plain": PLAIN, "stopped": PLAIN, "echo": echo, "crash": CRASH, "dhcp@": TEMPLATE}.items():
+    plain = dict.fromkeys(("plain", "stopped", "broker", "alone"), PLAIN)
+    for name, text in {**plain, "echo": echo, "crash": CRASH, "dhcp@": TEMPLATE}.items():
         node.write(f"/usr/lib/systemd/system/{name}.service", text)
     node.write("/etc/plain.conf", "a = 1\n")
     node.sh("systemctl daemon-reload; systemctl start stopped")
@@ -264,8 +265,8 @@ def test_a_group_starts_in_order_and_is_right_only_as_a_whole(units: Units) -> N
     checked = {"checks": [{"tcp": "127.0.0.1:7777"}], "interval": 0.2, "grace": 60}
     core = {
         "echo": {"group": "core", "order": 1, **checked},
-        "broker": {"group": "core", "order": 2, "unit": OWN},
-        "alone": {"group": "core", "order": 3, "unit": OWN},
+        "broker": {"group": "core", "order": 2},
+        "alone": {"group": "core", "order": 3},
     }
     units.declare(**core)
     units.says("broker", "pending", "waits for echo.service, which")
@@ -387,6 +388,6 @@ def test_new_units_are_started_without_systemd_reading_all_its_files_for_each(un
     assert all(units.pid(f"new{number}") for number in range(12))
     assert read() - before <= 2
     units.declare()
-    units.says("new1", "pending", "12 deletes of kind service")
+    units.says("new1", "pending", "deletes of kind service, 3 of")
     units.node.reconcile("approve", service.status(units.node).revision)
     units.right()
