@@ -58,7 +58,7 @@ class NamespaceController:
         self.events = EventStream()
         self._known: set[str] = set()
         self._wanted: dict[str, tuple[Resources, Wanted]] = {}
-        self._quiet: dict[str, tuple[Resources, tuple[int, ...], Plan]] = {}
+        self._quiet: dict[str, tuple[Resources, Resources, tuple[int, ...], Plan]] = {}
         self._index = Index({})
         self._host: tuple[Resources | None, Wanted] = (None, Wanted())
         """What is declared for the host, of everything that is declared."""
@@ -156,13 +156,13 @@ class NamespaceController:
         )
         stamp = (*seen[0], *seen[1])
         kept = self._quiet.get(observed.name)
-        if kept is not None and kept[0] is view.resources and kept[1] == stamp:
-            return kept[2]
+        if kept is not None and kept[0] is view.resources and kept[1] is view.everything and kept[2] == stamp:
+            return kept[3]
         plan = diff(view, observed)
         if plan:
             self._quiet.pop(observed.name, None)
         else:
-            self._quiet[observed.name] = (view.resources, stamp, plan)
+            self._quiet[observed.name] = (view.resources, view.everything, stamp, plan)
         return plan
 
     def focus(self, changes: Sequence[Change]) -> Focus:
