@@ -73,6 +73,10 @@ class NamespaceController:
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
 
+    def knew(self, names: Iterable[str]) -> None:
+        """Namespaces that were ours when this node was last as declared, before this process."""
+        self._known.update(names)
+
     def scope(self, resource: Resource) -> Scope:
         spec = resource.spec
         return Scope(NAME, spec.namespace if isinstance(spec, Inside) else resource.id.name)
