@@ -70,6 +70,8 @@ class NamespaceController:
         """Told the name of a namespace that was made, by us or by somebody else."""
         self._cookies: dict[str, int] = {}
         self._missing: dict[str, float] = {}
+        self._cookies: dict[str, Mapping[str, int]] = {}
+        """Which namespaces were looked at for a scope: what is done is done to these, or not at all."""
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
 
@@ -97,6 +99,7 @@ class NamespaceController:
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
         spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
         self._look_for_ports(name, here, spaces)
+        self._cookies[name] = {each: space.cookie for each, space in spaces.items() if each != HOST}
         own = spaces.get(name)
         if own is not None and name != HOST and is_marked(own, self._mark):
             self._known.add(name)
@@ -185,7 +188,9 @@ class NamespaceController:
         loop = asyncio.get_running_loop()
         try:
             errors = await self.driver.perform(
-                scope.name, lambda session: perform(session, group.changes, self._mark), tables=touched(group.changes)
+                scope.name,
+                lambda session: perform(session, group.changes, self._mark, self._cookies.get(scope.name, {})),
+                tables=touched(group.changes),
             )
         except ReconcilerError as failed:
             return [GroupResult(group, failed, seconds=loop.time() - started)]
