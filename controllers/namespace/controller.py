@@ -70,6 +70,8 @@ class NamespaceController:
         """Told the name of a namespace that was made, by us or by somebody else."""
         self._cookies: dict[str, int] = {}
         self._missing: dict[str, float] = {}
+        self._inside: dict[str, frozenset[str]] = {}
+        """The ports of Open vSwitch whose devices were in a namespace when it was last looked at."""
         self._cookies: dict[str, Mapping[str, int]] = {}
         """Which namespaces were looked at for a scope: what is done is done to these, or not at all."""
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
@@ -134,19 +136,29 @@ class NamespaceController:
         return guarded(space, self._host[1], self._untouchable)
 
     def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
-        """A device that died with its namespace is not missed by vswitchd: somebody has to tell."""
+        """A device that died with its namespace is not missed by vswitchd: somebody has to tell.
+
+        At once when it was in a namespace that is gone; else after a while, because vswitchd may just be restarting.
+        """
         now = asyncio.get_running_loop().time()
+        own, before = spaces.get(name), self._cookies.get(name, {}).get(name)
+        were_inside = self._inside.get(name, frozenset())
+        died = were_inside if before is not None and (own is None or own.cookie != before) else frozenset()
+        found = set()
         for dev, resource in here.links.items():
             spec = resource.spec
             if not isinstance(spec, LinkSpec) or spec.type != "ovs":
                 continue
-            inside = name in spaces and dev in spaces[name].by_name()
+            inside = own is not None and dev in own.by_name()
+            if inside:
+                found.add(spec.port)
             if inside or spec.port in spaces[HOST].by_name():
                 self._missing.pop(spec.port, None)
-            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER:
+            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER or spec.port in died:
                 self._missing[spec.port] = now
                 for listener in self.on_lost:
                     listener(spec.port)
+        self._inside[name] = frozenset(found)
 
     def _declared(self, name: str, resources: Resources) -> Wanted:
         kept = self._wanted.get(name)

@@ -325,3 +325,20 @@ async def test_a_file_that_somebody_left_behind_does_not_keep_a_namespace_from_b
     async with running("namespaces: {q: {}}") as node:
         await node.plans_nothing()
         assert "lo" in ip("link", ns="q")
+
+
+@privately
+async def test_a_device_that_died_with_its_namespace_is_told_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vswitchd does not miss it; only one that is nowhere without such a reason is waited for."""
+    monkeypatch.setattr("controllers.namespace.controller.LOST_AFTER", 60.0)
+    sh("ip", "tuntap", "add", "t0", "mode", "tap")
+    lost: list[str] = []
+    async with running("namespaces: {q: {links: {t0: {type: ovs}}}}") as node:
+        node.controller.on_lost.append(lost.append)
+        assert "t0" in ip("link", ns="q")
+        ip("netns", "del", "q")
+        await node.until(lambda: lost == ["t0"], "the switch is told", 5.0)
+        sh("ip", "tuntap", "add", "t0", "mode", "tap")
+        await node.converged()
+        sh("sh", "-ec", "ip netns del q; ip netns add q")
+        await node.until(lambda: lost == ["t0", "t0"], "the switch is told again", 5.0)
