@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import sys
 import threading
 import time
@@ -68,6 +69,8 @@ class Verdict:
     done: list[Done] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: float | None = None
+    held_up: float = 0.0
+    """Seconds after the breaking for which the machine stood still."""
     differs: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     repairs: int = 0
@@ -79,6 +82,8 @@ class Verdict:
 
     def words(self) -> str:
         took = f"as before after {self.seconds:.2f} s" if self.seconds is not None else f"not within {GIVE_UP:g} s"
+        if self.held_up > 0.5:
+            took += f", and {self.held_up:.1f} s for which the machine stood still"
         lines = [f"seed {self.seed}: {len(self.done)} things broken, {self.repairs} repairs, {took}"]
         lines += [f"  differs: {text}" for text in self.differs]
         lines += [f"  no word in the journal of: {text}" for text in self.unexplained]
@@ -101,7 +106,7 @@ class Pace:
     def __init__(self, node: Node) -> None:
         self._holder = node.cluster.holder
         self._began = time.monotonic()
-        self._lost = 0.0
+        self.held_up = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._measure, name="pace")
 
@@ -115,24 +120,25 @@ class Pace:
         self._thread.join()
 
     def seconds(self) -> float:
-        return time.monotonic() - self._began - self._lost
+        return time.monotonic() - self._began - self.held_up
 
     def _measure(self) -> None:
         while not self._ended.wait(self.USUAL):
             began = time.monotonic()
             call((*self._holder.enter(), "unshare", "-n", "ip", "link", "set", "lo", "up"), timeout=GIVE_UP)
-            self._lost += max(0.0, time.monotonic() - began - self.USUAL)
+            self.held_up += max(0.0, time.monotonic() - began - self.USUAL)
 
 
 class Breaker:
     """One deed a call, chosen by chance."""
 
-    def __init__(self, node: Node, seed: int) -> None:
+    def __init__(self, node: Node, seed: int, only: str = "") -> None:
         self.chance = random.Random(seed)
         self._node = node
         self.done: list[Done] = []
         self.refused = 0
-        self.deeds: Deeds[Deed] = Deeds(self.chance, [*self._switch(), *self._spaces(), *self._rules(), *self._units()])
+        deeds = [*self._switch(), *self._spaces(), *self._rules(), *self._units()]
+        self.deeds: Deeds[Deed] = Deeds(self.chance, [deed for deed in deeds if re.search(only, deed[1])])
 
     def run(self, seconds: float) -> None:
         stop = time.monotonic() + seconds
@@ -351,19 +357,20 @@ _RULE = '-D $(ip netns exec {{0}} iptables -w -t nat -S {0} | grep "j reconciler
 # -- one seed --------------------------------------------------------------------------------------------------------
 
 
-def run(seed: int, seconds: float) -> Verdict:
-    """Break a fresh node for so many seconds, and judge."""
+def run(seed: int, seconds: float, only: str = "") -> Verdict:
+    """Break a fresh node for so many seconds, and judge. `only`: deeds whose name matches this pattern."""
     verdict = Verdict(seed)
     with lab("breaker", wants=WANTS) as cluster:
         node = crowd.settle(cluster)
         before = picture.take(node)
-        breaker, since = Breaker(node, seed), time.time()
+        breaker, since = Breaker(node, seed, only), time.time()
         breaker.run(seconds)
         stopped_at = time.time()
         verdict.done, verdict.counts = breaker.done, breaker.deeds.done
         with Pace(node) as pace:
             _replace_foreign_flow(node)
             verdict.seconds, verdict.differs = _until_right(node, before, pace)
+            verdict.held_up = pace.held_up
         node.eventually(lambda: service.converged(node))
         story = _journal(node, since)
         verdict.repairs = sum(action.result == "done" for entry in story for action in entry.actions)
@@ -404,7 +411,7 @@ def _told(story: Sequence[PassRecord], stopped: float) -> list[str]:
         f"  {entry.at - stopped:8.2f}  {action.resource}: {action.why} -> {action.result} {action.detail}"
         for entry in reversed(story) for action in entry.actions
     ]  # fmt: skip
-    return [line[:200] for line in lines if "flow is missing" not in line][-150:]
+    return [line[:200] for line in lines if "flow is missing" not in line][-300:]
 
 
 def _unexplained(done: Sequence[Done], story: Sequence[PassRecord]) -> list[str]:
@@ -440,12 +447,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed; the others follow it")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long each is broken")
     parser.add_argument("--nodes", type=int, default=1, help="nodes at the same time")
+    parser.add_argument("--only", default="", help="only deeds whose name matches this pattern, such as 'kill|restart'")
     options = parser.parse_args()
     bad: list[int] = []
     slowest = 0.0
     with ThreadPoolExecutor(options.nodes) as pool:
         seeds = range(options.first, options.first + options.seeds)
-        for verdict in pool.map(lambda seed: run(seed, options.seconds), seeds):
+        for verdict in pool.map(lambda seed: run(seed, options.seconds, options.only), seeds):
             print(verdict.words(), flush=True)
             slowest = max(slowest, verdict.seconds or GIVE_UP)
             if not verdict.good:

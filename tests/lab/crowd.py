@@ -161,7 +161,7 @@ def _router(router: str) -> dict[str, Any]:
             {"to": "default", "via": f"192.168.{number}.253", "table": 100},
         ],
         "rules": [{"from": f"172.21.{number}.0/24", "table": 100, "priority": 1000}],
-        "sysctls": {"net.ipv4.ip_forward": 1, f"net.ipv4.conf.qr-{router}.rp_filter": 0},
+        "sysctls": {"net.ipv4.ip_forward": 1, f"net.ipv4.conf.qr-{router}.rp_filter": 2},
     }
 
 

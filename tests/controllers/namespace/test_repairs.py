@@ -342,3 +342,26 @@ async def test_a_device_that_died_with_its_namespace_is_told_of_at_once(monkeypa
         await node.converged()
         sh("sh", "-ec", "ip netns del q; ip netns add q")
         await node.until(lambda: lost == ["t0", "t0"], "the switch is told again", 5.0)
+
+
+@privately
+async def test_a_route_that_goes_with_its_device_is_made_again_in_the_same_pass() -> None:
+    """Beside twenty namespaces whose devices are replaced, a second pass would come after all the others."""
+    sh("ip", "tuntap", "add", "t0", "mode", "tap")
+    text = """
+    namespaces:
+      q:
+        links: {t0: {type: ovs, addresses: [10.0.0.1/24]}}
+        sysctls: {net.ipv4.conf.t0.rp_filter: 2}
+        routes: [{to: default, via: 10.0.0.254}, {to: 10.9.0.0/16, via: 10.0.0.253, dev: t0}]
+    """
+    async with running(text) as node:
+        await node.plans_nothing()
+        since = len(node.journal.entries)
+        sh("ip", "tuntap", "add", "t0", "mode", "tap")  # as vswitchd does when it is restarted
+        await node.until(lambda: len(node.journal.entries) > since, "it is moved in", 5.0)
+        done = {str(action.resource) for action in node.journal.entries[since].actions if action.result == "done"}
+        assert done >= {"link/q/t0", "address/q/t0/10.0.0.1/24", "route/q/default", "route/q/10.9.0.0/16"}
+        assert "sysctl/q/net.ipv4.conf.t0.rp_filter" in done
+        await node.converged()
+        assert "default via 10.0.0.254" in ip("route", ns="q")
