@@ -72,7 +72,7 @@ class NamespaceController:
         self._missing: dict[str, float] = {}
         self._inside: dict[str, frozenset[str]] = {}
         """The ports of Open vSwitch whose devices were in a namespace when it was last looked at."""
-        self._cookies: dict[str, Mapping[str, int]] = {}
+        self._looked_at: dict[str, Mapping[str, int]] = {}
         """Which namespaces were looked at for a scope: what is done is done to these, or not at all."""
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
@@ -101,7 +101,7 @@ class NamespaceController:
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
         spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
         self._look_for_ports(name, here, spaces)
-        self._cookies[name] = {each: space.cookie for each, space in spaces.items() if each != HOST}
+        self._looked_at[name] = {each: space.cookie for each, space in spaces.items() if each != HOST}
         own = spaces.get(name)
         if own is not None and name != HOST and is_marked(own, self._mark):
             self._known.add(name)
@@ -141,7 +141,7 @@ class NamespaceController:
         At once when it was in a namespace that is gone; else after a while, because vswitchd may just be restarting.
         """
         now = asyncio.get_running_loop().time()
-        own, before = spaces.get(name), self._cookies.get(name, {}).get(name)
+        own, before = spaces.get(name), self._looked_at.get(name, {}).get(name)
         were_inside = self._inside.get(name, frozenset())
         died = were_inside if before is not None and (own is None or own.cookie != before) else frozenset()
         found = set()
@@ -201,7 +201,7 @@ class NamespaceController:
         try:
             errors = await self.driver.perform(
                 scope.name,
-                lambda session: perform(session, group.changes, self._mark, self._cookies.get(scope.name, {})),
+                lambda session: perform(session, group.changes, self._mark, self._looked_at.get(scope.name, {})),
                 tables=touched(group.changes),
             )
         except ReconcilerError as failed:

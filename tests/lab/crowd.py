@@ -188,7 +188,7 @@ def _services() -> dict[str, Any]:
         "agent": {"restart_on": [INI]},
         "web": {"checks": [{"tcp": "127.0.0.1:8775"}], "interval": 0.5, "timeout": 1},
         "own": {"unit": _OWN, "enabled": True, "dropins": {"limits": "[Service]\nLimitNOFILE=4096\n"}},
-        "dhcp@03": {"enabled": True},
+        "dhcp@03": {"enabled": True, "namespace": "qrouter-03"},
         "stopped": {"state": "stopped"},
         "ovs-vswitchd": {},
         "ovsdb-server": {},
