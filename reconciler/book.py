@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from desired.resource import Mode, Resource, ResourceId, Resources
@@ -36,6 +36,15 @@ class DesiredBook:
                 changed[scope] = differing
         self.snapshot, self._scopes = snapshot, scopes
         return changed
+
+    def dependents(self, rids: Collection[ResourceId]) -> set[Scope]:
+        """The scopes in which something refers to one of these."""
+        wanted = frozenset(rids)
+        return {
+            scope
+            for scope, resources in self._scopes.items()
+            if any(ref in wanted for resource in resources.values() for ref in resource.spec.refs())
+        }
 
     def controller(self, kind: str) -> Controller:
         """The controller of `kind`. Raises ConfigError for a kind that does not exist."""

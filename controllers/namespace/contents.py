@@ -65,14 +65,14 @@ def _sysctl(draft: Draft, resource: Resource) -> None:
     assert isinstance(spec, SysctlSpec)
     space = draft.space
     value = None if space is None else space.sysctls.get(spec.key)
-    if value == spec.value:
-        return
     comes = draft.new or any(dev in spec.key.split("/") for dev in draft.fresh)
+    if value == spec.value and not comes:
+        return
     if value is None and not comes:
         draft.pending(resource, f"waits: namespace {draft.name} has no such setting (a device or module is missing)")
         return
-    why = "the value differs" if value is not None else "the namespace or the device is new"
-    before = "" if value is None else value
+    why = "the namespace or the device is new" if comes else "the value differs"
+    before = "" if comes or value is None else value
     draft.change(
         resource, SetSysctl(draft.name, spec.key, spec.value), why, verb=Verb.UPDATE, before=before, after=spec.value
     )
@@ -149,6 +149,7 @@ def _route(draft: Draft, route: WantedRoute) -> None:
         return
     space = draft.space
     found = () if space is None else space.routes.get((route.row.table, route.row.to, route.row.metric), ())
+    found = tuple(row for row in found if not _goes_with_its_device(draft, row))
     index = 0 if link is None else link.ifindex
     action = SetRoute(draft.name, route.row, route.dev, route.hops)
     after = shown(route.row, route.dev, *(way.words() for way in route.hops))
@@ -175,6 +176,12 @@ def _route(draft: Draft, route: WantedRoute) -> None:
         route.resource, action, "the route goes elsewhere", verb=Verb.UPDATE, before=before, after=after,
         disruption=Disruption.BRIEF,
     )  # fmt: skip
+
+
+def _goes_with_its_device(draft: Draft, row: Route) -> bool:
+    """Is the device that it leads to replaced or deleted by this plan? The kernel takes the route along."""
+    dev = _device(draft, row)
+    return bool(dev) and (dev in draft.fresh or dev in draft.going)
 
 
 def _waits_for_an_address(draft: Draft, via: str) -> bool:

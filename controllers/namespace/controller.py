@@ -58,7 +58,7 @@ class NamespaceController:
         self.events = EventStream()
         self._known: set[str] = set()
         self._wanted: dict[str, tuple[Resources, Wanted]] = {}
-        self._quiet: dict[str, tuple[Resources, tuple[int, ...], Plan]] = {}
+        self._quiet: dict[str, tuple[Resources, Resources, tuple[int, ...], Plan]] = {}
         self._index = Index({})
         self._host: tuple[Resources | None, Wanted] = (None, Wanted())
         """What is declared for the host, of everything that is declared."""
@@ -70,8 +70,16 @@ class NamespaceController:
         """Told the name of a namespace that was made, by us or by somebody else."""
         self._cookies: dict[str, int] = {}
         self._missing: dict[str, float] = {}
+        self._inside: dict[str, frozenset[str]] = {}
+        """The ports of Open vSwitch whose devices were in a namespace when it was last looked at."""
+        self._looked_at: dict[str, Mapping[str, int]] = {}
+        """Which namespaces were looked at for a scope: what is done is done to these, or not at all."""
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
+
+    def knew(self, names: Iterable[str]) -> None:
+        """Namespaces that were ours when this node was last as declared, before this process."""
+        self._known.update(names)
 
     def scope(self, resource: Resource) -> Scope:
         spec = resource.spec
@@ -93,6 +101,7 @@ class NamespaceController:
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
         spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
         self._look_for_ports(name, here, spaces)
+        self._looked_at[name] = {each: space.cookie for each, space in spaces.items() if each != HOST}
         own = spaces.get(name)
         if own is not None and name != HOST and is_marked(own, self._mark):
             self._known.add(name)
@@ -127,19 +136,29 @@ class NamespaceController:
         return guarded(space, self._host[1], self._untouchable)
 
     def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
-        """A device that died with its namespace is not missed by vswitchd: somebody has to tell."""
+        """A device that died with its namespace is not missed by vswitchd: somebody has to tell.
+
+        At once when it was in a namespace that is gone; else after a while, because vswitchd may just be restarting.
+        """
         now = asyncio.get_running_loop().time()
+        own, before = spaces.get(name), self._looked_at.get(name, {}).get(name)
+        were_inside = self._inside.get(name, frozenset())
+        died = were_inside if before is not None and (own is None or own.cookie != before) else frozenset()
+        found = set()
         for dev, resource in here.links.items():
             spec = resource.spec
             if not isinstance(spec, LinkSpec) or spec.type != "ovs":
                 continue
-            inside = name in spaces and dev in spaces[name].by_name()
+            inside = own is not None and dev in own.by_name()
+            if inside:
+                found.add(spec.port)
             if inside or spec.port in spaces[HOST].by_name():
                 self._missing.pop(spec.port, None)
-            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER:
+            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER or spec.port in died:
                 self._missing[spec.port] = now
                 for listener in self.on_lost:
                     listener(spec.port)
+        self._inside[name] = frozenset(found)
 
     def _declared(self, name: str, resources: Resources) -> Wanted:
         kept = self._wanted.get(name)
@@ -156,13 +175,13 @@ class NamespaceController:
         )
         stamp = (*seen[0], *seen[1])
         kept = self._quiet.get(observed.name)
-        if kept is not None and kept[0] is view.resources and kept[1] == stamp:
-            return kept[2]
+        if kept is not None and kept[0] is view.resources and kept[1] is view.everything and kept[2] == stamp:
+            return kept[3]
         plan = diff(view, observed)
         if plan:
             self._quiet.pop(observed.name, None)
         else:
-            self._quiet[observed.name] = (view.resources, stamp, plan)
+            self._quiet[observed.name] = (view.resources, view.everything, stamp, plan)
         return plan
 
     def focus(self, changes: Sequence[Change]) -> Focus:
@@ -181,7 +200,9 @@ class NamespaceController:
         loop = asyncio.get_running_loop()
         try:
             errors = await self.driver.perform(
-                scope.name, lambda session: perform(session, group.changes, self._mark), tables=touched(group.changes)
+                scope.name,
+                lambda session: perform(session, group.changes, self._mark, self._looked_at.get(scope.name, {})),
+                tables=touched(group.changes),
             )
         except ReconcilerError as failed:
             return [GroupResult(group, failed, seconds=loop.time() - started)]

@@ -155,7 +155,7 @@ class Observed:
     spaces: Mapping[str, Space]
     mark: str
     known: bool = False
-    """Was it ours before, as long as this process lives?"""
+    """Was it ours before?"""
     untouchable: frozenset[str] = field(default_factory=frozenset)
     address_marks: bool = True
     """Does this kernel keep the proto of an address (5.18)?"""

@@ -177,6 +177,8 @@ class ServicesController:
             return  # its end was seen before: how long ago it began says nothing any more
         else:
             kept.judged = unit.started
+            if unit.killed and kept.vain:  # by somebody, which says nothing against it; contention is the gate for that
+                kept.vain, kept.next_at = kept.vain - 1, 0.0
         if kept.worked and wall - unit.started >= STEADY:
             kept.vain, kept.next_at, kept.said = 0, 0.0, ""
 
@@ -324,8 +326,7 @@ class ServicesController:
                 await asyncio.to_thread(_remove, step.path)
             case Start():
                 self._count(name)
-                if step.failed:
-                    await driver.reset_failed(name)
+                await driver.reset_failed(name)
                 await driver.start(name, PATIENCE)
             case Restart():
                 if step.fault:

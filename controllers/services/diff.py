@@ -246,7 +246,7 @@ def _start(draft: _Draft, view: View, spec: ServiceSpec) -> None:
     failed = observed.unit.active == "failed"
     why = f"has failed ({observed.unit.result})" if failed else "does not run"
     if _may_try(draft, spec, why):
-        draft.step(why, Start(failed=failed))
+        draft.step(why, Start())
         draft.after += _files_of(view, (*spec.restart_on, *spec.reload_on))
 
 

@@ -112,9 +112,7 @@ class Disable:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`failed`: systemd has given it up, which is reset first."""
-
-    failed: bool = False
+    """systemd's own limit of starts is reset first: how often is ours to say."""
 
 
 @dataclass(frozen=True, slots=True)

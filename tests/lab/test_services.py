@@ -391,3 +391,14 @@ def test_new_units_are_started_without_systemd_reading_all_its_files_for_each(un
     units.says("new1", "pending", "deletes of kind service, 3 of")
     units.node.reconcile("approve", service.status(units.node).revision)
     units.right()
+
+
+@pytest.mark.parametrize(
+    "happens", ["systemctl stop plain", "systemctl kill --kill-who=main -s KILL plain", "systemctl kill -s TERM plain"]
+)
+def test_a_unit_that_is_ended_by_somebody_again_and_again_is_never_given_up(units: Units, happens: str) -> None:
+    for _ in range(12):  # more often than its budget of starts in vain, and than systemd's own limit
+        assert units.node.eventually(lambda: units.show("plain", "ActiveState") == "active")
+        units.node.run(*happens.split())
+    assert units.node.eventually(lambda: units.show("plain", "ActiveState") == "active", within=5)
+    units.right()
