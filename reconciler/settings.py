@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -27,8 +27,10 @@ from reconciler.settings_values import (
     Absolute,
     Amount,
     BrokerUrl,
+    CloudName,
     Count,
     DatapathType,
+    Endpoint,
     Interfaces,
     KeepAlive,
     Level,
@@ -53,7 +55,7 @@ ENV_PREFIX = "RECONCILER_"
 ENV_RESERVED = frozenset({"RECONCILER_CONFIG"})
 """Variables that say where the settings are, and are no setting themselves."""
 
-_SECRET = frozenset({"store_url", "amqp", "amqp.url", "mqtt", "mqtt.url", "mqtt.password"})
+_SECRET = frozenset({"store_url", "amqp", "amqp.url", "mqtt", "mqtt.url", "mqtt.password", "neutron.endpoint"})
 """Settings in which a password may stand: what is wrong with one is told without repeating it."""
 
 _TOML_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
@@ -158,6 +160,35 @@ class RetentionSettings(_Section):
         return Retention(self.journal_seconds, self.journal_rows, self.revisions)
 
 
+class NeutronSettings(_Section):
+    """Where the network model is read whole: a cloud of clouds.yaml, or an endpoint that asks for a token or nothing.
+
+    A token is no setting: it is the credential ``reconciler.neutron-token``.
+    """
+
+    cloud: CloudName = ""
+    clouds_file: OptionalPath = None
+    endpoint: Endpoint = ""
+    ca: OptionalPath = None
+    interval: Seconds = 300.0
+    spread: SecondsOrZero = 10.0
+    timeout: Seconds = 30.0
+    patience: Seconds = 600.0
+    page: Count = 500
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.cloud and self.endpoint:
+            raise ValueError("cloud and endpoint exclude each other: a cloud of clouds.yaml knows its endpoint")
+        if self.clouds_file is not None and not self.cloud:
+            raise ValueError("clouds_file needs cloud, the name of one in it")
+        return self
+
+    @property
+    def used(self) -> bool:
+        return bool(self.cloud or self.endpoint)
+
+
 class Mqtt(_Section):
     """The broker that is told how this node stands (`reconcile fleet` shows it); off while `url` is empty.
 
@@ -224,6 +255,7 @@ class Settings(BaseModel):
     log_format: Literal["auto", "json", "console"] = "auto"
     untouchable: Interfaces = ()
     mqtt: Mqtt = Mqtt()
+    neutron: NeutronSettings = NeutronSettings()
 
     @model_validator(mode="before")
     @classmethod

@@ -117,6 +117,19 @@ def _queue(text: str) -> str:
     return text
 
 
+def _endpoint(text: str) -> str:
+    split = urlsplit(text)
+    if text and (split.scheme not in {"http", "https"} or not split.hostname or split.query or split.fragment):
+        raise ValueError("an endpoint is a URL like https://10.0.0.11:9696")
+    if "@" in split.netloc:
+        raise ValueError("an endpoint holds no user and no password: use cloud, or the credential of a token")
+    return text.rstrip("/")
+
+
+def _cloud(text: str) -> str:
+    return _word(text) if text else ""
+
+
 def _listen(text: str) -> str:
     listen_address(text)
     return text
@@ -195,6 +208,8 @@ StoreUrl = Annotated[str, AfterValidator(_url)]
 Ovsdb = Annotated[str, AfterValidator(_ovsdb)]
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
 QueueName = Annotated[str, AfterValidator(_queue)]
+CloudName = Annotated[str, AfterValidator(_cloud)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Listen = Annotated[str, AfterValidator(_listen)]
 DatapathType = Annotated[Literal["system", "netdev"] | None, BeforeValidator(_nothing)]
 OptionalPath = Annotated[Absolute | None, BeforeValidator(_nothing)]

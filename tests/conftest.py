@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a private Open vSwitch (for a test or a module), RabbitMQ and MariaDB.
+"""Fixtures shared by all tests: a private Open vSwitch (for a test or a module), RabbitMQ, MariaDB, Neutron.
 
 They need root and their binaries and fail, saying so, without: a suite that tests nothing must not pass.
 """
@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests.mariadb import MariadbServer
+from tests.neutron import NeutronServer
 from tests.ovs import PrivateOvs
 from tests.rabbitmq import RabbitServer
 
@@ -59,3 +60,11 @@ def mariadb_server() -> Iterator[MariadbServer]:
 def mariadb_url(mariadb_server: MariadbServer) -> str:
     """The URL of a fresh database."""
     return mariadb_server.url(mariadb_server.create_database())
+
+
+@pytest.fixture(scope="session")
+def neutron_server(rabbit_server: RabbitServer, mariadb_server: MariadbServer) -> Iterator[NeutronServer]:
+    """The server of this test process, seven to a page; tests that stop it have to start it again."""
+    server = NeutronServer(rabbit_server, mariadb_server, page=7)
+    yield server
+    server.close()

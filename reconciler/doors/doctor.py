@@ -59,13 +59,15 @@ def examine(session: Session) -> Sequence[Check]:
         doctor_amqp,
         doctor_journal,
         doctor_mqtt,
+        doctor_neutron,
         doctor_ovs,
         doctor_service,
     )
 
     examiners: tuple[Examiner, ...] = (
         _settings, _kernel, _rights, _iptables, *doctor_ovs.EXAMINERS, _desired, _store, _disk, _daemon,
-        doctor_amqp.broker, *doctor_mqtt.EXAMINERS, *doctor_service.EXAMINERS, doctor_journal.journals,
+        doctor_amqp.broker, *doctor_neutron.EXAMINERS, *doctor_mqtt.EXAMINERS, *doctor_service.EXAMINERS,
+        doctor_journal.journals,
     )  # fmt: skip
     return tuple(check for examiner in examiners for check in _guarded(examiner, session))
 

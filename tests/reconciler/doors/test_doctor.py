@@ -12,7 +12,7 @@ from reconciler.doors import doctor
 from reconciler.doors.doctor import Check, Verdict
 from reconciler.doors.session import Session
 from reconciler.report import ExitCode
-from reconciler.settings import AmqpSettings, Settings
+from reconciler.settings import AmqpSettings, NeutronSettings, Settings
 
 GOOD = "bridges:\n  br-int: {datapath_type: netdev}\n"
 
@@ -110,3 +110,13 @@ def test_the_broker_of_openstack_is_asked(session, rabbit_server):
     assert "s3cret" not in f"{refused}"
     away = broker(session, "amqp://me@127.0.0.1:1/")
     assert "cannot be reached: Connection refused" in away.detail
+
+
+def test_where_neutron_does_not_answer_it_is_told_what_to_check(session):
+    assert examine(session)["neutron"].verdict is Verdict.SKIPPED
+    neutron = NeutronSettings(endpoint="http://127.0.0.1:9")
+    session.settings = session.settings.model_copy(update={"neutron": neutron})
+    found = examine(session)["neutron"]
+    assert found.verdict is Verdict.BAD
+    assert found.detail.endswith("Connection refused")
+    assert "/etc/credstore/reconciler.neutron-token" in found.advice
