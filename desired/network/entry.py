@@ -64,6 +64,14 @@ def of_row(row: MirrorRow) -> Entry:
     return Entry(Version(row.at, row.revision), row.body, older, None if whole is None else Version(*whole))
 
 
+def confirmed(entry: Entry, read_at: float) -> Entry:
+    """The entry after a complete read that began then and left it as it was: that alone writes no row."""
+    if entry.body is None or entry.version.at >= read_at:
+        return entry
+    version = Version(read_at, entry.version.revision)
+    return Entry(version, entry.body, {}, version)
+
+
 def added(entry: Entry | None, fields: Body, version: Version, *, whole: bool = False) -> Entry:
     """What is known after somebody told these fields. `whole`: they are all that there is (a full read)."""
     if entry is None or entry.body is None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from desired.network.entry import Entry, Version, added, of_row
+from desired.network.entry import Entry, Version, added, confirmed, of_row
 from desired.network.notice import Notice, timestamp
 from desired.network.openstack import FIELDS, NOTIFIED, SOURCE, Body, Kind, object_key
 from desired.network.translated import Key, Translated
@@ -117,25 +117,29 @@ class Mirror:
         By kind (``port``, ``agent`` …), with `complete` all that there is of it: what is not listed is gone unless it
         is newer. A kind that is not in `objects` was not read.
         """
-        start = started_at - self._limits.skew
+        read = self.reading(started_at)
         for name, bodies in objects.items():
-            kind = Kind(name)
-            listed = {key for body in bodies if (key := self._read(kind, body, start)) is not None}
-            if complete:
-                self._complete(kind, start, listed)
-        changed = self._settled()
-        return replace(changed, wants_read="") if complete else changed  # what it did not tell, it will not tell
+            read.add(name, bodies)
+        if complete:
+            read.complete()
+        return read.settle()
+
+    def reading(self, started_at: float) -> Reading:
+        """The same in pieces, so that nobody waits for all of it; notices may be taken in between."""
+        return Reading(self, started_at - self._limits.skew)
 
     def restore(self, rows: Iterable[MirrorRow]) -> Changed:
         """Start from what the store remembers. What came in before stays where it is newer."""
+        objects = []
         for row in rows:
             if row.kind == _READ and row.name in _KINDS:
                 kind = Kind(row.name)
                 self._floors[kind] = max(row.at, self._floors.get(kind, 0.0))
-            if row.kind not in _KINDS:
-                continue
+            elif row.kind in _KINDS:
+                objects.append(row)
+        for row in objects:
             key = (Kind(row.kind), row.name)
-            here, there = self._entries.get(key), of_row(row)
+            here, there = self._entries.get(key), confirmed(of_row(row), self._floors.get(key[0], 0.0))
             if here is None or here.version.before(there.version):
                 self._set(key, there)
                 self._touched.pop(key, None)
@@ -227,7 +231,14 @@ class Mirror:
             return key
         at = max(start, timestamp(body.get("updated_at")) or 0.0)
         after = added(entry, fields, Version(at, _revision(body)), whole=True)
-        if after != entry:
+        if (
+            entry is not None
+            and not after.older
+            and entry.version.revision == after.version.revision
+            and (entry.body == after.body)
+        ):
+            self._entries[key] = after  # as it was: the store learns with the read's completion that it still is
+        else:
             self._set(key, after)
         return key
 
@@ -248,6 +259,7 @@ class Mirror:
     # -- keeping ------------------------------------------------------------------------------------------------------
 
     def _set(self, key: Key, entry: Entry | None) -> None:
+        before = self._entries.get(key)
         self._tombstones.pop(key, None)
         if entry is None:
             self._entries.pop(key, None)
@@ -255,8 +267,9 @@ class Mirror:
             self._entries[key] = entry
             if entry.body is None:
                 self._tombstones[key] = None
-        self._translated.put(key, None if entry is None else entry.body)
         self._touched[key] = None
+        if before is None or entry is None or before.body != entry.body:
+            self._translated.put(key, None if entry is None else entry.body)
         if len(self._tombstones) > self._limits.tombstones:
             self._set(next(iter(self._tombstones)), None)
 
@@ -282,6 +295,31 @@ class Mirror:
         self._touched.clear()
         wants_read = settled.lacking[0] if settled.lacking else ""
         return Changed(settled.changed, tuple(rows), tuple(forgotten), wants_read, settled.wrong)
+
+
+class Reading:
+    """One full read on its way into the mirror: `add` what was listed, `complete` it, and `settle` now and then."""
+
+    def __init__(self, mirror: Mirror, start: float) -> None:
+        self._mirror, self._start = mirror, start
+        self._listed: dict[Kind, set[Key]] = {}
+
+    def add(self, kind: str, bodies: Iterable[Any]) -> None:
+        """Objects of a kind. A kind of which there is none is added with none."""
+        listed = self._listed.setdefault(Kind(kind), set())
+        for body in bodies:
+            key = self._mirror._read(Kind(kind), body, self._start)  # noqa: SLF001 (its own module)
+            if key is not None:
+                listed.add(key)
+
+    def complete(self) -> None:
+        """All that there is of the kinds that were added was added: what was not listed is gone."""
+        for kind, listed in self._listed.items():
+            self._mirror._complete(kind, self._start, listed)  # noqa: SLF001 (its own module)
+
+    def settle(self) -> Changed:
+        """What changed since the last time. What a read did not tell, another one will not tell either."""
+        return replace(self._mirror._settled(), wants_read="")  # noqa: SLF001 (its own module)
 
 
 def _bodies(kind: Kind, payload: Body) -> Iterator[Any]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from desired.network.mirror import Changed, Mirror
 from desired.network.openstack import Body
+from desired.resource import ResourceId
 from desired.sources.amqp import AmqpSource, Batch
 from desired.store import StoreError
 from reconciler.logs import get_logger
@@ -24,12 +26,18 @@ log = get_logger("openstack")
 STORE_SECONDS = 5.0
 """How long one wait for the store lasts before its problem is looked at."""
 
+_PIECE = 100
+"""Objects of a full read that are taken at once."""
+
 _FREEZE = 2000
-"""Notices after which their objects are left out of garbage collections; a full one over 20,000 ports takes 60 ms."""
+"""Notices or listed objects, after which what they left is kept out of garbage collections (60 ms for 20,000)."""
 
 
 class Following:
-    """Keeps `mirror` true. `on_change` hears of every change; `want_read` is told why the API should be read now."""
+    """Keeps `mirror` true. `want_read` is told why the API should be read now.
+
+    `on_change` hears of every change of the objects, and of `mirror.problem`: whether they may be deleted.
+    """
 
     def __init__(
         self,
@@ -44,6 +52,7 @@ class Following:
         self._on_change, self._want_read = on_change, want_read
         self._stored: asyncio.Queue[Batch] = asyncio.Queue()
         self._young = 0
+        self._problem = mirror.problem
 
     async def recall(self, within: float = 10.0) -> str:
         """Start from what the store remembers. Returns why that is not known; empty when it is."""
@@ -53,7 +62,8 @@ class Following:
             return str(error)
         except TimeoutError:
             return f"the store has not told the mirror within {within:.0f} s"
-        self._tell(self.mirror.restore(rows))
+        changed = self.mirror.restore(rows)
+        self._tell(changed)
         return ""
 
     async def run(self) -> None:
@@ -76,22 +86,37 @@ class Following:
             gc.collect(0)
             gc.freeze()
 
-    def read(self, started_at: float, objects: Mapping[str, Iterable[Body]]) -> None:
-        """A complete read of the API that began then."""
-        self._keep(self.mirror.full_read(started_at, objects))
+    async def read(self, started_at: float, objects: Mapping[str, Sequence[Body]]) -> None:
+        """A complete read of the API that began then. In pieces: others go on, and hear of it when all is there."""
+        reading = self.mirror.reading(started_at)
+        resources: frozenset[ResourceId] = frozenset()
+        for kind, bodies in objects.items():
+            reading.add(kind, ())
+            for first in range(0, len(bodies), _PIECE):
+                reading.add(kind, bodies[first : first + _PIECE])
+                resources |= self._store(reading.settle()).resources
+                self._settle_memory(_PIECE)
+                await asyncio.sleep(0)
+        reading.complete()
+        changed = self._store(reading.settle())
+        self._tell(replace(changed, resources=changed.resources | resources))
 
     def _keep(self, changed: Changed) -> None:
+        self._tell(self._store(changed))
+
+    def _store(self, changed: Changed) -> Changed:
         if changed:
             self._writer.mirror(self.mirror.source, changed.rows, changed.forgotten)
-        self._tell(changed)
+        for problem in changed.problems:
+            log.warning("object_left_out", problem=problem)
+        return changed
 
     def _tell(self, changed: Changed) -> None:
-        if changed.resources:
+        problem, self._problem = self._problem, self.mirror.problem
+        if changed.resources or problem != self._problem:
             self._on_change(changed)
         if changed.wants_read:
             self._want_read(changed.wants_read)
-        for problem in changed.problems:
-            log.warning("object_left_out", problem=problem)
 
     async def _settle(self, source: AmqpSource) -> None:
         """Acknowledge what the store has, many batches by one write."""

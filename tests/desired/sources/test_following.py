@@ -81,7 +81,7 @@ async def test_what_was_heard_is_there_when_broker_and_api_are_gone(settings: Am
     async with node.running():
         await asyncio.to_thread(publish, settings.url, told("one"), told("two", number=2))
         await until(lambda: node.names == {"one", "two"} and node.acknowledged >= 2)
-        node.following.read(
+        await node.following.read(
             1e10, {kind: [network(2, name="read")] if kind is Kind.NETWORK else [] for kind in NOTIFIED}
         )
         assert node.names == {"read"}
@@ -133,6 +133,18 @@ async def test_a_store_that_is_away_holds_nothing_up_and_gets_all_of_it_later(
         assert [row.name for row in store.mirror("openstack")] == [uid(1)]
 
 
+async def test_a_read_that_changes_no_object_still_says_that_the_source_is_in_sync(path: Path) -> None:
+    node = Node(None, store_of(path))
+    seen = [network(1)]
+    await node.following.read(1.0, {Kind.NETWORK: seen})
+    assert "never read whole" in node.following.mirror.problem
+    await node.following.read(9.0, {kind: seen if kind is Kind.NETWORK else [] for kind in NOTIFIED})
+    assert [bool(changed.resources) for changed in node.changes] == [True, False]
+    assert node.following.mirror.problem == ""
+    await node.following.read(20.0, {kind: seen if kind is Kind.NETWORK else [] for kind in NOTIFIED})
+    assert len(node.changes) == 2
+
+
 async def test_a_store_that_cannot_tell_is_a_reason_and_no_end(tmp_path: Path) -> None:
     (tmp_path / "store.db").write_text("no database at all, whatever its name says" * 100)
     node = Node(None, store_of(tmp_path / "store.db"))
@@ -151,6 +163,7 @@ async def test_gaps_and_what_notices_lack_ask_for_a_read(
         for at in (1.0, 2.0):
             body = message("network.update.end", {"network": seen}, at)
             await asyncio.to_thread(publish, settings.url, body)
-        await until(lambda: len(node.asked) == 3)
+        await until(lambda: node.following.mirror.counts["taken"] == 2)
+    assert len(node.asked) == 2, "what says nothing new asks for nothing"
     assert "provider:network_type" in node.asked[1]
     assert capsys.readouterr().out.count("object_left_out") == 1
