@@ -7,7 +7,8 @@ back to the controller to act on. Everything here is data that the doors can pri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -124,9 +125,18 @@ class View:
     scope: Scope
     resources: Resources
     revision: str = ""
-    settled: frozenset[Scope] = frozenset()
+    settled: AbstractSet[Scope] = frozenset()
     everything: Resources = field(default_factory=dict)
     """All resources of the node: for looking at the spec of a ref, never for planning."""
+    scopes: Mapping[Scope, Resources] = field(default_factory=dict)
+    """The same by scope; that of a scope is the same object until something declared for it changes."""
+
+    news: AbstractSet[ResourceId] = frozenset()
+    """What of the scope is declared otherwise than when it was last looked at."""
+
+    def of(self, scope: Scope) -> Resources:
+        """What is declared for another scope."""
+        return self.scopes.get(scope, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,13 @@ class Controller(Protocol):
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         """Where to look to verify these changes."""
+        ...
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        """Where to look when only these resources of the scope are declared otherwise than before (None: everywhere).
+
+        Such a look must find them in `looked_at`, also those that are declared no longer.
+        """
         ...
 
     async def prove(self, scope: Scope) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import grp
 import hashlib
 import pwd
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,9 @@ class FilesController:
         if known is not None and not plan and signature is not None:
             known.digest, known.mtime_ns = _digest(observed.state.content), signature.mtime_ns
         return plan
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return None

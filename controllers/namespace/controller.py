@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from controllers.namespace.state import NAME, CreateNamespace, Observed
 from controllers.namespace.wanted import Wanted, wanted
 from controllers.ownership import Owner, alias
 from desired.kinds.namespace import KINDS, Inside, LinkSpec
-from desired.resource import Resource, Resources, Spec
+from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import NotReady, ReconcilerError
 from reconciler.stream import EventStream
@@ -55,7 +55,7 @@ class NamespaceController:
         self._known: set[str] = set()
         self._wanted: dict[str, tuple[Resources, Wanted]] = {}
         self._quiet: dict[str, tuple[Resources, tuple[int, ...], Plan]] = {}
-        self._index = Index({})
+        self._index = Index()
         self.on_lost: list[Callable[[str], None]] = []
         """Told the port of Open vSwitch whose device is nowhere, though it may say otherwise."""
         self.on_made: list[Callable[[str], None]] = []
@@ -80,8 +80,7 @@ class NamespaceController:
     async def observe(self, view: View, focus: Focus) -> Observed:
         name = view.scope.name
         here = self._declared(name, view.resources)
-        if self._index.everything is not view.everything:
-            self._index = Index(view.everything)
+        self._index.follow(view.scopes)
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
         spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
         self._look_for_ports(name, here, spaces)
@@ -139,6 +138,9 @@ class NamespaceController:
         else:
             self._quiet[observed.name] = (view.resources, stamp, plan)
         return plan
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return None

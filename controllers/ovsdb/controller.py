@@ -29,6 +29,9 @@ from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, 
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
 from reconciler.stream import EventStream
 
+_BY_NAME = frozenset({PortSpec.kind, BondSpec.kind})
+"""Kinds whose resources are named as the rows they are about."""
+
 
 class OvsdbController:
     """One scope for all of OVSDB. `on_bridges` are told names whose bridge may have come or gone."""
@@ -135,6 +138,12 @@ class OvsdbController:
 
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        """A bridge says how all its ports are to be looked at; a held port is found by who has its iface-id."""
+        if any(rid.kind not in _BY_NAME for rid in resources):
+            return None
+        return frozenset(rid.name for rid in resources)
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         names: set[str] = set()

@@ -100,6 +100,9 @@ class RulesController:
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
 
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
+
     def focus(self, changes: Sequence[Change]) -> Focus:
         return frozenset(spot for change in changes for spot in _spots(change))
 

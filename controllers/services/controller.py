@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -270,6 +270,9 @@ class ServicesController:
 
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return None
