@@ -93,8 +93,6 @@ class DesiredBook:
         """How many resources of each kind are declared."""
         return self._counts
 
-    def view(
-        self, scope: Scope, settled: AbstractSet[Scope], news: AbstractSet[ResourceId] = frozenset()
-    ) -> View:
+    def view(self, scope: Scope, settled: AbstractSet[Scope], news: AbstractSet[ResourceId] = frozenset()) -> View:
         snapshot = self.snapshot
         return View(scope, self.resources(scope), snapshot.revision, settled, snapshot.resources, self._scopes, news)

@@ -7,7 +7,7 @@ back to the controller to act on. Everything here is data that the doors can pri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,8 +31,7 @@ Focus = frozenset[Hashable] | None
 """Where in a scope to look, in the controller's own terms (port names, flow keys). None means everywhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Look at `scope` again. `focus` narrows where; it is never needed for correctness."""
 
     scope: Scope
@@ -54,6 +53,36 @@ class Disruption(StrEnum):
     OUTAGE = "outage"
 
 
+class Later:
+    """A text for people that is made when it is read: no repair waits for words."""
+
+    __slots__ = ("_make", "_text")
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make: Callable[[], str] | None = make
+        self._text = ""
+
+    def __str__(self) -> str:
+        if self._make is not None:
+            self._text, self._make = self._make(), None
+        return self._text
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+    def __contains__(self, part: str) -> bool:
+        return part in str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str | Later) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One planned action on one resource. `before`/`after` are short human texts; `action` is the controller's own."""
@@ -62,8 +91,8 @@ class Change:
     verb: Verb
     action: Any
     why: str
-    before: str = ""
-    after: str = ""
+    before: str | Later = ""
+    after: str | Later = ""
     disruption: Disruption = Disruption.NONE
     prune: bool = False
     """True when it deletes something of ours because it is no longer declared: the budget counts it."""

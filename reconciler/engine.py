@@ -272,7 +272,7 @@ class Engine:
         if focus is None:
             self.waiting.retry(scope, None)
         self._overtaken.pop(scope, None)
-        view = self.book.view(scope, self.statuses.settled, frozenset(self.statuses.due(scope)))
+        view = self.book.view(scope, self.statuses.settled, self.statuses.due(scope))
         result = await self._pipeline.run(view, focus, self._mounted)
         if isinstance(result.blind, NotReady) and not view.resources and scope not in self.scopes():
             self._forget(scope)

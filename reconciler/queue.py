@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from reconciler.clock import Clock
 from reconciler.contract import Focus, Scope
@@ -28,8 +29,7 @@ class Priority(IntEnum):
     RESYNC = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a worker is handed: look at `scope`, narrowed to `focus`. `since` is when the first event came."""
 
     scope: Scope
@@ -78,8 +78,10 @@ class ScopeQueue:
     ) -> None:
         """Ask for a pass. Merged with what already waits for this scope."""
         now = self._clock.now()
-        key = self._keys.setdefault(scope, _Key())
-        new = Work(scope, focus, reason, now, priority, prove=prove)
+        key = self._keys.get(scope)
+        if key is None:
+            key = self._keys[scope] = _Key()
+        new = Work(scope, focus, reason, now, priority, 1, prove)
         if key.work is None:
             if now - key.ended > QUIET and not key.running:
                 key.streak = 0
@@ -94,7 +96,7 @@ class ScopeQueue:
             self._schedule(scope, key, now)
 
     def _schedule(self, scope: Scope, key: _Key, now: float) -> None:
-        due = key.ended + self._gap(key)
+        due = key.ended + (0.0 if key.streak < FREE_PASSES else self._gap(key))
         if due <= now:
             self._ripe(scope, key)
         else:
@@ -102,8 +104,6 @@ class ScopeQueue:
 
     @staticmethod
     def _gap(key: _Key) -> float:
-        if key.streak < FREE_PASSES:
-            return 0.0
         return float(min(MAX_GAP, FIRST_GAP * 2 ** min(key.streak - FREE_PASSES, 10)))
 
     def _ripe(self, scope: Scope, key: _Key) -> None:

@@ -16,6 +16,9 @@ from reconciler.contract import Outcome, ResourceStatus, Scope
 SEVERITY = (Outcome.CONVERGED, Outcome.PENDING, Outcome.CONTENDED, Outcome.CONFLICT, Outcome.FAILED)
 
 
+_NONE: frozenset[ResourceId] = frozenset()
+
+
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """The most severe outcome; converged when there is none."""
     return max(outcomes, key=SEVERITY.index, default=Outcome.CONVERGED)
@@ -99,8 +102,9 @@ class StatusBook:
         self._settled.discard(scope)
 
     def due(self, scope: Scope) -> AbstractSet[ResourceId]:
-        """What is declared otherwise than when it was last looked at."""
-        return self._due.get(scope, frozenset())
+        """What is declared otherwise than when it was last looked at, as things stand."""
+        found = self._due.get(scope)
+        return _NONE if found is None else frozenset(found)
 
     def forget(self, scope: Scope) -> None:
         """The scope does not exist any more."""
@@ -141,9 +145,7 @@ class StatusBook:
     def outcome(self) -> Outcome:
         return worst(status.outcome for scope in self._troubled for status in self._scopes[scope].values())
 
-    def counts(
-        self, kinds: Mapping[str, int], declared: Collection[ResourceId]
-    ) -> Mapping[tuple[str, Outcome], int]:
+    def counts(self, kinds: Mapping[str, int], declared: Collection[ResourceId]) -> Mapping[tuple[str, Outcome], int]:
         """How many resources of each kind have each outcome; `kinds` says how many of each are declared."""
         counts: Counter[tuple[str, Outcome]] = Counter({(k, Outcome.CONVERGED): number for k, number in kinds.items()})
         for scope in self._troubled:

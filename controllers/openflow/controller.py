@@ -117,9 +117,7 @@ class OpenFlowController:
                 self._drop(view.scope.name)
             raise NotReady(f"bridge {view.scope.name} does not answer OpenFlow: {switch.problem}")
         before = bridge.builder.table
-        table = await bridge.builder.build(
-            view.resources, switch.ports, self._declared_ports(view, view.scope.name)
-        )
+        table = await bridge.builder.build(view.resources, switch.ports, self._declared_ports(view, view.scope.name))
         if table is not before:
             gone = before.entries.keys() - table.entries.keys()
             bridge.names.update({key: before.entries[key].resource for key in gone})

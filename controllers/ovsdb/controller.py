@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
@@ -21,6 +21,7 @@ from controllers.ovsdb.state import (
     SetPort,
 )
 from controllers.ovsdb.vlans import observed_ports
+from controllers.ovsdb.wanted import WantedRows
 from controllers.ownership import Owner
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
 from desired.network.allocations import ObservedPort
@@ -29,6 +30,7 @@ from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, 
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
 from reconciler.stream import EventStream
 
+_NOTHING: Mapping[str, float] = {}
 _BY_NAME = frozenset({PortSpec.kind, BondSpec.kind})
 """Kinds whose resources are named as the rows they are about."""
 
@@ -54,6 +56,7 @@ class OvsdbController:
         self._lost: dict[str, float | None] = {}
         """Ports whose device died behind vswitchd's back, and when their row was deleted for that."""
         self._held: tuple[Resources | None, tuple[ResourceId, ...]] = (None, ())
+        self._wanted = WantedRows()
 
     def scope(self, resource: Resource) -> Scope:
         return SCOPE
@@ -77,8 +80,9 @@ class OvsdbController:
         if self._held[0] is not view.resources:
             held = tuple(rid for rid in view.resources if rid.kind == HeldPortSpec.kind)
             self._held = (view.resources, held)
+            self._wanted.forget(view.resources)
         now = asyncio.get_running_loop().time()
-        waiting = {name: now - since for name, since in self._waiting.items()}
+        waiting = {name: now - since for name, since in self._waiting.items()} if self._waiting else _NOTHING
         return Observed(
             self.driver.replica,
             self._owner,
@@ -88,8 +92,9 @@ class OvsdbController:
             waiting,
             self._held[1],
             self._ours,
-            self._lost_since(now),
+            self._lost_since(now) if self._lost else _NOTHING,
             self._untouchable,
+            self._wanted,
         )
 
     def device_lost(self, name: str) -> None:
@@ -197,8 +202,9 @@ class OvsdbController:
                 running.cancel()
 
     def _changed(self, names: frozenset[str] | None, reason: str) -> None:
-        self._tell_bridges(names)
         self.events.put_nowait(Event(SCOPE, names, reason))
+        # The pass goes first: it is ready to run, and most of what is told here changes nothing.
+        asyncio.get_running_loop().call_soon(self._tell_bridges, names)
 
     def _tell_bridges(self, names: frozenset[str] | None) -> None:
         for listener in self.on_bridges:
