@@ -62,6 +62,8 @@ class NamespaceController:
         """Told the name of a namespace that was made, by us or by somebody else."""
         self._cookies: dict[str, int] = {}
         self._missing: dict[str, float] = {}
+        self._seen_in: dict[tuple[str, str], int] = {}
+        """The cookie of the namespace in which a port's device was seen last, by name of both."""
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
 
@@ -101,16 +103,27 @@ class NamespaceController:
         )
 
     def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
-        """A device that died with its namespace is not missed by vswitchd: somebody has to tell."""
+        """A device that died with its namespace is not missed by vswitchd: somebody has to tell.
+
+        One that was seen in a namespace which is another by now has gone with it: that is told at once. One that is
+        merely nowhere may be on its way, for a while.
+        """
         now = asyncio.get_running_loop().time()
+        own, host = spaces.get(name), spaces[HOST].by_name()
         for dev, resource in here.links.items():
             spec = resource.spec
             if not isinstance(spec, LinkSpec) or spec.type != "ovs":
                 continue
-            inside = name in spaces and dev in spaces[name].by_name()
-            if inside or spec.port in spaces[HOST].by_name():
+            if own is not None and dev in own.by_name():
+                self._seen_in[name, dev] = own.cookie
                 self._missing.pop(spec.port, None)
-            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER:
+                continue
+            seen = self._seen_in.pop((name, dev), None)
+            if spec.port in host:
+                self._missing.pop(spec.port, None)
+                continue
+            died = seen is not None and (own is None or own.cookie != seen)
+            if died or now - self._missing.setdefault(spec.port, now) >= LOST_AFTER:
                 self._missing[spec.port] = now
                 for listener in self.on_lost:
                     listener(spec.port)

@@ -16,7 +16,7 @@ from controllers.rules.diff import diff
 from controllers.rules.patch import patch
 from controllers.rules.script import scripts
 from controllers.rules.state import Drop, DropChain, Observed, Put, Spot, Wanted
-from controllers.rules.wanted import WantedBuilder
+from controllers.rules.wanted import WantedBuilder, texts_of
 from desired.kinds.rules import SPECS, RuleSpec
 from desired.resource import Resource, ResourceId, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
@@ -24,6 +24,9 @@ from reconciler.errors import DriverError, NotReady, ReconcilerError, TerminalEr
 from reconciler.logs import get_logger
 
 NAME = "rules"
+
+AHEAD = 500
+"""So many texts are canonicalised in one go at a start."""
 
 Held = Mapping[ChainKey, Sequence[HeldRule]]
 log = get_logger("rules")
@@ -48,6 +51,8 @@ class RulesController:
     def __init__(self, *, timeout: float, variant: Variant | None = None) -> None:
         self.tables = Tables(self._changed, timeout=timeout, variant=variant)
         self._namespaces: dict[str, _Namespace] = {}
+        self._ahead: set[str] = set()
+        """Namespaces whose rules were canonicalised before they were looked at, or with others."""
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def scope(self, resource: Resource) -> Scope:
@@ -85,6 +90,8 @@ class RulesController:
                 raise
             self._namespaces.pop(name, None)  # nothing is declared there, so nothing is waited for
             return Observed(name, {}, Wanted())
+        if view.resources and name not in self._ahead:
+            await self._read_ahead(view)
         before = known.builder.wanted
         wanted = await known.builder.build(view.resources, self.tables.meanings)
         if wanted is not before:
@@ -96,6 +103,18 @@ class RulesController:
         if focus is not None:
             spots = frozenset(item for item in focus if isinstance(item, tuple))
         return Observed(name, space.chains.held, wanted, spots, known.forms, known.names)
+
+    async def _read_ahead(self, view: View) -> None:
+        """Have the rules of the next namespaces canonicalised with those of this one: at a start there may be many."""
+        self._ahead.add(view.scope.name)
+        texts = await texts_of(view.resources)
+        for scope, resources in view.scopes.items():
+            if len(texts) >= AHEAD:
+                break
+            if scope.controller == NAME and scope.name not in self._ahead:
+                self._ahead.add(scope.name)
+                texts += await texts_of(resources)
+        await self.tables.meanings(texts)
 
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)

@@ -1,4 +1,4 @@
-"""Hundreds of namespaces, each with 10 NAT rules, 3 links and 3 routes: convergence, a warm pass, what it costs idle."""
+"""Hundreds of namespaces with 10 NAT rules, 3 links and 3 routes each: convergence, a warm pass, the cost of idling."""
 
 from __future__ import annotations
 
