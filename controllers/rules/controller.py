@@ -22,6 +22,7 @@ from desired.resource import Resource, ResourceId, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import DriverError, NotReady, ReconcilerError, TerminalError
 from reconciler.logs import get_logger
+from reconciler.stream import EventStream
 
 NAME = "rules"
 
@@ -53,7 +54,7 @@ class RulesController:
         self._namespaces: dict[str, _Namespace] = {}
         self._ahead: set[str] = set()
         """Namespaces whose rules were canonicalised before they were looked at, or with others."""
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events = EventStream()
 
     def scope(self, resource: Resource) -> Scope:
         assert isinstance(resource.spec, RuleSpec)
@@ -76,7 +77,7 @@ class RulesController:
         spots: Focus = None
         if touched is not None:
             spots = touched.rules | {(key, "") for key in touched.chains}
-        self._events.put_nowait(Event(Scope(NAME, namespace), spots, why))
+        self.events.put_nowait(Event(Scope(NAME, namespace), spots, why))
 
     # -- the pass ---------------------------------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class RulesController:
             run = group.create_task(self.tables.run(), name="iptables")
             try:
                 while True:
-                    yield await self._events.get()
+                    yield await self.events.get()
             finally:
                 run.cancel()
 
