@@ -35,6 +35,8 @@ class StatusBook:
         self._troubled: set[Scope] = set()
         self._due: dict[Scope, set[ResourceId]] = {}
         self._settled: set[Scope] = set()
+        self.version = 0
+        """Grows whenever a scope becomes settled or is no longer."""
 
     @property
     def settled(self) -> AbstractSet[Scope]:
@@ -86,20 +88,26 @@ class StatusBook:
             self._troubled.add(scope)
         else:
             self._troubled.discard(scope)
-        if scope in self._seen and scope not in self._troubled and scope not in self._due:
-            self._settled.add(scope)
-        else:
-            self._settled.discard(scope)
+        right = scope in self._seen and scope not in self._troubled and scope not in self._due
+        self._mark(scope, settled=right)
+
+    def _mark(self, scope: Scope, *, settled: bool) -> None:
+        if settled != (scope in self._settled):
+            self.version += 1
+            if settled:
+                self._settled.add(scope)
+            else:
+                self._settled.remove(scope)
 
     def unsettle(self, scope: Scope) -> None:
         """What was declared for this scope changed, or its replica is void: it has to be looked at wholly again."""
         self._seen.discard(scope)
-        self._settled.discard(scope)
+        self._mark(scope, settled=False)
 
     def await_look(self, scope: Scope, resources: Collection[ResourceId]) -> None:
         """These are declared otherwise: the scope is not settled before a pass has looked at them."""
         self._due.setdefault(scope, set()).update(resources)
-        self._settled.discard(scope)
+        self._mark(scope, settled=False)
 
     def due(self, scope: Scope) -> AbstractSet[ResourceId]:
         """What is declared otherwise than when it was last looked at, as things stand."""
