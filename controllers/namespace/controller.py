@@ -217,7 +217,7 @@ class NamespaceController:
             for each in sorted(names):
                 self.events.put_nowait(Event(Scope(NAME, each), None, reason))
             return
-        if reason and (name in self._index.names or name == HOST or name in self.driver.marked()):
+        if reason and (name in self._index.names or name == HOST or self.driver.is_marked(name)):
             self.events.put_nowait(Event(Scope(NAME, name), None, reason))
         elif reason and ITSELF in devices:  # of one that is declared it is told when it has been looked at
             self._tell_made(name)

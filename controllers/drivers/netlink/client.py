@@ -72,6 +72,9 @@ class Netlink:
         """Names of the namespaces that carry our mark; the same object until they change."""
         return self._registry.marked()
 
+    def is_marked(self, name: str) -> bool:
+        return self._registry.is_marked(name)
+
     def known(self, name: str) -> Space | None:
         """The replica as it stands, in doubt or not; None when there is none."""
         return self._registry.spaces.get(name)
@@ -160,11 +163,12 @@ class Netlink:
         """Do `work` while no event is taken: one that came after a dump must not be overwritten by it.
 
         They wait in the socket, and are applied to the dump in their order; those older than it end where it began.
-        Only called with `_alone` held.
+        Only called with `_alone` held. The thread begins first: no event is taken before the loop has its next turn.
         """
+        running = self._inside.begin(work)
         self._listen(on=False)
         try:
-            return await self._inside.visit(work)
+            return await self._inside.ended(running)
         finally:
             self._listen(on=True)
 
