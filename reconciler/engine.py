@@ -87,6 +87,7 @@ class Engine:
         self._overtaken: dict[Scope, set[ResourceId]] = {}
         """What became declared otherwise since the pass over a scope began."""
         self._over_budget = False
+        self._converged: tuple[tuple[int, str], bool] = ((-1, ""), False)
         self.progress = Progress()
         self.last_converged: float | None = None
         self.last_news = 0.0
@@ -441,6 +442,12 @@ class Engine:
         """Every scope was looked at wholly and nothing is left to do anywhere."""
         if not self.book.snapshot.revision or self.statuses.troubled():
             return False
+        stamp = self.statuses.version, self.book.snapshot.revision
+        if self._converged[0] != stamp:  # else nothing has settled or come into doubt since
+            self._converged = stamp, self._all_settled()
+        return self._converged[1]
+
+    def _all_settled(self) -> bool:
         settled = self.statuses.settled
         if not self.book.scopes() <= settled:
             return False

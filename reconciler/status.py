@@ -36,7 +36,7 @@ class StatusBook:
         self._due: dict[Scope, set[ResourceId]] = {}
         self._settled: set[Scope] = set()
         self.version = 0
-        """Grows whenever a scope becomes settled or is no longer."""
+        """Grows whenever a scope becomes settled, is no longer, or is forgotten."""
 
     @property
     def settled(self) -> AbstractSet[Scope]:
@@ -116,6 +116,7 @@ class StatusBook:
 
     def forget(self, scope: Scope) -> None:
         """The scope does not exist any more."""
+        self.version += 1
         self.unsettle(scope)
         self._known.discard(scope)
         self._troubled.discard(scope)
