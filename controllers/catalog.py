@@ -46,7 +46,6 @@ class Catalog:
             owner=Owner(settings.owner),
             datapath_type=settings.datapath_type or "system",
             timeout=settings.timeouts.ovsdb,
-            untouchable=settings.untouchable,
         )
         openflow = OpenFlowController(
             settings.ovs_rundir,
@@ -57,6 +56,8 @@ class Catalog:
         ovsdb.on_bridges.append(openflow.bridges_changed)
         namespaces = NamespaceController(owner=Owner(settings.owner), untouchable=settings.untouchable)
         namespaces.on_lost.append(ovsdb.device_lost)
+        namespaces.bridge_of = ovsdb.bridge_of
+        ovsdb.guard = namespaces.guarded
         rules = RulesController(timeout=settings.timeouts.openflow)
         namespaces.on_made.append(rules.namespace_made)
         services = ServicesController(settings.owner, timeout=settings.timeouts.ovsdb, asker=asker)

@@ -32,6 +32,8 @@ _UP = f'up{{job="reconciler",{NODES}}}'
 _ANSWERS = {"0": ("down", BAD), "1": ("up", OK)}
 _CONVERGED = {"0": ("not as declared", BAD), "1": ("as declared", OK)}
 
+_GOOD = {"0": ("fails", BAD), "1": ("good", OK)}
+
 
 def overview() -> Dashboard:
     """Node overview."""
@@ -149,6 +151,23 @@ def _one_node() -> Panels:
             "The youngest daemon of the chosen nodes.",
             f'min(time() - process_start_time_seconds{{job="reconciler",{NODES}}})',
             look=SECONDS,
+        ),
+        timeline(
+            "Checks, over time",
+            "Conditions that nobody repairs but a person: red while a check fails.",
+            Query(f"reconciler_check_ok{{{NODES}}}", "{{instance}} {{check}}"),
+            _GOOD,
+        ),
+        graph(
+            "What checks find",
+            "Percent of a disk, bytes of a directory, the value of a query: whatever the check measures.",
+            Query(f"reconciler_check_value{{{NODES}}}", "{{instance}} {{check}}"),
+        ),
+        graph(
+            "How long checks take",
+            "Seconds until the answer of each check.",
+            Query(f"reconciler_check_seconds{{{NODES}}}", "{{instance}} {{check}}"),
+            look=Look("s"),
         ),
         graph("Resources by kind", "Declared resources.", Query(f"{by_kind} > 0", "{{kind}}"), look=STACKED),
         graph(

@@ -86,6 +86,21 @@ class ResourceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorRow:
+    """What is known of one object of another system: `body` is JSON-ready, None for a tombstone.
+
+    `at` (seconds since 1970, by the other system's clock) and `revision` are its version; `more` is the mirror's own.
+    """
+
+    kind: str
+    name: str
+    body: Mapping[str, Any] | None
+    at: float
+    revision: int | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Retention:
     """What is kept: seconds of age and rows, whichever is reached first; revisions by number."""
 
@@ -146,6 +161,14 @@ class Store(Protocol):
     def save_approval(self, revision: str, at: float, by: str) -> None: ...
 
     def approvals(self) -> Sequence[str]: ...
+
+    def save_mirror(self, source: str, rows: Sequence[MirrorRow], forgotten: Sequence[tuple[str, str]]) -> None:
+        """Remember these objects of a source, and no longer know the forgotten ones (kind and name of each)."""
+        ...
+
+    def mirror(self, source: str) -> Sequence[MirrorRow]:
+        """All objects of a source that this node remembers, in no particular order."""
+        ...
 
     def trim(self, retention: Retention, now: float) -> int:
         """Delete what is older than the retention; returns how many rows went."""

@@ -89,6 +89,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
     clock = SystemClock()
     catalog = Catalog.build(settings, _scalar)
     metrics = Metrics(controllers=[c.name for c in catalog.all()], kinds=spec_classes(), streams=("ovsdb", "files"))
+    catalog.checks.gauge = metrics.check
     writer = StoreWriter(lambda: open_store(settings), wall=clock.wall, retention=settings.retention.limits())
     feed = Feed()
     sinks: list[Sink] = [metrics, feed, *extra_sinks, *([writer] if journal else [])]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from desired.resource import Resource
-from desired.store import HistoryQuery, JournalRow, PauseRow, RevisionRow
+from desired.store import HistoryQuery, JournalRow, MirrorRow, PauseRow, RevisionRow
 from reconciler.contract import ActionRecord, Finding, PassRecord, ResourceStatus
 
 RECENT_PASSES = 1000
@@ -21,6 +21,9 @@ RECENT_LINES = 5000
 
 WAITING_REVISIONS = 5
 """How many revisions may wait; when more come while the store is away, the ones between are not remembered."""
+
+WAITING_OBJECTS = 200_000
+"""How many objects of a mirror may wait; of more that change while the store is away, it misses the oldest."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class Waiting:
     statuses: Sequence[ResourceStatus] | None = None
     pauses: dict[str, PauseRow | None] = field(default_factory=dict)
     approvals: dict[str, tuple[float, str]] = field(default_factory=dict)
+    mirror: dict[tuple[str, str, str], MirrorRow | None] = field(default_factory=dict)
+    """By source, kind and name; None is an object to be forgotten."""
 
     def add_revision(self, row: RevisionRow, resources: Iterable[Resource]) -> None:
         """It becomes the last in the order, also when it waits already."""
@@ -40,8 +45,17 @@ class Waiting:
         while len(self.revisions) > WAITING_REVISIONS:
             del self.revisions[next(iter(self.revisions))]
 
+    def add_mirror(self, source: str, rows: Iterable[MirrorRow], forgotten: Iterable[tuple[str, str]]) -> None:
+        for kind, name in forgotten:
+            self.mirror[source, kind, name] = None
+        for row in rows:
+            self.mirror[source, row.kind, row.name] = row
+        while len(self.mirror) > WAITING_OBJECTS:
+            del self.mirror[next(iter(self.mirror))]
+
     def __bool__(self) -> bool:
-        return bool(self.revisions or self.applied or self.statuses is not None or self.pauses or self.approvals)
+        ordered = self.pauses or self.approvals or self.statuses is not None
+        return bool(ordered or self.revisions or self.applied or self.mirror)
 
 
 class JournalQueue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
@@ -66,6 +66,15 @@ class DesiredBook:
             self._observing.add(rid)
         else:
             self._observing.discard(rid)
+
+    def dependents(self, rids: Collection[ResourceId]) -> set[Scope]:
+        """The scopes in which something refers to one of these."""
+        wanted = frozenset(rids)
+        return {
+            scope
+            for scope, resources in self._scopes.items()
+            if any(ref in wanted for resource in resources.values() for ref in resource.spec.refs())
+        }
 
     def controller(self, kind: str) -> Controller:
         """The controller of `kind`. Raises ConfigError for a kind that does not exist."""

@@ -147,6 +147,9 @@ class Plan:
         return bool(self.groups or self.findings)
 
 
+_UNDECLARED: Resources = {}
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """The desired side of one scope in one pass. `settled` are the scopes whose last pass left nothing to do."""
@@ -165,7 +168,7 @@ class View:
 
     def of(self, scope: Scope) -> Resources:
         """What is declared for another scope."""
-        return self.scopes.get(scope, {})
+        return self.scopes.get(scope, _UNDECLARED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from reconciler.errors import ConfigError
 
 STORE_PASSWORD = "reconciler.store-password"  # noqa: S105 (the name of a file)
+AMQP_PASSWORD = "reconciler.amqp-password"  # noqa: S105 (the name of a file)
 MQTT_PASSWORD = "reconciler.mqtt-password"  # noqa: S105 (the name of a file)
+NEUTRON_TOKEN = "reconciler.neutron-token"  # noqa: S105 (the name of a file)
 CREDSTORE = Path("/etc/credstore")
 
 

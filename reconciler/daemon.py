@@ -24,6 +24,7 @@ from reconciler.errors import ConfigError, DriverError, ReconcilerError
 from reconciler.lock import node_lock
 from reconciler.logs import get_logger
 from reconciler.once import background, run_once
+from reconciler.openstack import OpenStack
 from reconciler.report import Stream
 from reconciler.settings import Settings
 from reconciler.start import follow_files, recall, recall_late
@@ -80,6 +81,10 @@ async def _supervise(parts: Assembly) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(parts.engine.run(), name="engine")
         remembered = await recall(parts)
+        openstack = _openstack(parts)
+        if openstack is not None:
+            await openstack.recall()
+            group.create_task(openstack.run(), name="openstack")
         parts.engine.gates.in_sync.started()
         parts.engine.look(parts.engine.scopes(), "started")
         group.create_task(follow_files(parts, remembered), name="files")
@@ -155,6 +160,15 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
         if http is not None:
             await http.close()
         await control.close()
+
+
+def _openstack(parts: Assembly) -> OpenStack | None:
+    """Who follows OpenStack, if a broker is configured. Its libraries are imported when it connects."""
+    if not parts.settings.amqp.url:
+        return None
+    openstack = OpenStack(parts.settings, parts.cluster, parts.writer, parts.engine.clock)
+    parts.beside.extend(openstack.beside())
+    return openstack
 
 
 @contextlib.asynccontextmanager

@@ -126,6 +126,7 @@ class Engine:
             self.look(self.scopes() - changed.keys(), "started")
         else:
             held = self.statuses.withheld_by(OF_THE_WHOLE)
+            held |= self.book.dependents({rid for resources in changed.values() for rid in resources})
             self.look(held - changed.keys(), "declared state changed elsewhere")
 
     def _look_at_changed(self, scope: Scope, resources: Sequence[ResourceId]) -> None:

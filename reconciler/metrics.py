@@ -1,4 +1,6 @@
-"""Every metric of the daemon, declared in one place, prefixed ``reconciler_``, never labelled by a resource's name.
+"""Every metric of the daemon, declared in one place, prefixed ``reconciler_``, not labelled by a resource's name.
+
+The one exception are checks, of which there are few, each written for its alert (controllers/checks/DESIGN.md).
 
 A `Metrics` owns its registry, so a process may have several (tests do). Label values that are known beforehand start
 at zero: a rate over a counter that has not happened yet is then 0, not absent. The engine calls the methods (each a
@@ -119,6 +121,11 @@ class Metrics:
         self.store_dropped = self._counter("store_dropped", "Rows the store's queue had no room for.")
         self.paused = self._gauge("paused", "Pauses in force.")
         self.budget_waiting = self._gauge("budget_waiting", "Deletes that wait for an approval.")
+        good = "1 while the check is good, 0 when it has failed often enough."
+        self.check_ok = _Family(self._gauge("check_ok", good, "check"))
+        value = "The number that the check found: percent of a disk, bytes, one value of a query, an exit code."
+        self.check_value = _Family(self._gauge("check_value", value, "check"))
+        self.check_seconds = _Family(self._gauge("check_seconds", "How long the last answer took.", "check"))
         self._gauge("build_info", "The version that runs, as a label.", "version").labels(__version__).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> prometheus.Counter:
@@ -198,6 +205,15 @@ class Metrics:
         self.converged.set(at is not None)
         if at is not None:
             self.last_converged.set(at)
+
+    def check(self, name: str, *, ok: bool | None, value: float | None, seconds: float) -> None:
+        """What a check answered. `ok` None: it could not be asked, or is no longer declared; its series end."""
+        found = ((self.check_ok, ok), (self.check_value, None if ok is None else value))
+        for family, number in (*found, (self.check_seconds, None if ok is None else seconds)):
+            if number is not None:
+                family[name,].set(number)
+            elif (name,) in family:
+                family.forget((name,))
 
     def set_config(self, problems: int) -> None:
         self.config_valid.set(problems == 0)

@@ -12,6 +12,7 @@ from reconciler.errors import DriverError
 from reconciler.gates.base import ChangeGate
 from reconciler.gates.pauses import DryRun, Only
 from reconciler.lock import node_lock
+from reconciler.openstack import OpenStack
 from reconciler.report import OnceResult
 from reconciler.settings import Settings
 from reconciler.start import recall
@@ -46,6 +47,8 @@ async def run_once(
         parts.writer.start()
         try:
             await recall(parts)
+            if settings.amqp.url:
+                await OpenStack(settings, parts.cluster, parts.writer, engine.clock).recall()
             engine.gates.in_sync.started()
             loaded = await parts.source.load()
             if loaded.problems:

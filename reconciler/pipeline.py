@@ -129,7 +129,8 @@ class Pipeline:
                 done.append(change)
             else:
                 failed.append(_unverified(change, repeated))
-        settled = {f.change.resource for f in failed} | {c.resource for d in withheld for c in d.group.changes}
+        settled = {f.change.resource for f in failed if not _overtaken(f, still)}
+        settled |= {change.resource for decision in withheld for change in decision.group.changes}
         return PassResult(
             view.scope,
             plan,
@@ -156,6 +157,13 @@ def _of(failures: Sequence[Failure]) -> list[Change]:
 def _repeated(tried: Change, still: Sequence[Change]) -> Change | None:
     """What verification still asks for although we have just done it. A further step of the same resource is not."""
     return next((change for change in still if change.action == tried.action), None)
+
+
+def _overtaken(failure: Failure, still: Mapping[ResourceId, Sequence[Change]]) -> bool:
+    """It was not there any more, and now something else is to be done about it: what told of that is heard already."""
+    tried, other = failure.change, still.get(failure.change.resource, ())
+    same = any((change.verb, change.action) == (tried.verb, tried.action) for change in other)
+    return isinstance(failure.error, NotReady) and bool(other) and not same
 
 
 def _unverified(tried: Change, still: Change) -> Failure:

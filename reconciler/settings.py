@@ -15,19 +15,22 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from desired.store import Retention
-from reconciler.credentials import MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
+from reconciler.credentials import AMQP_PASSWORD, MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.report import Problem
 from reconciler.settings_values import (
     Absolute,
     Amount,
+    BrokerUrl,
+    CloudName,
     Count,
     DatapathType,
+    Endpoint,
     Interfaces,
     KeepAlive,
     Level,
@@ -35,6 +38,7 @@ from reconciler.settings_values import (
     MqttUrl,
     OptionalPath,
     Ovsdb,
+    QueueName,
     Rate,
     Seconds,
     SecondsOrZero,
@@ -51,7 +55,7 @@ ENV_PREFIX = "RECONCILER_"
 ENV_RESERVED = frozenset({"RECONCILER_CONFIG"})
 """Variables that say where the settings are, and are no setting themselves."""
 
-_SECRET = frozenset({"store_url", "mqtt", "mqtt.url", "mqtt.password"})
+_SECRET = frozenset({"store_url", "amqp", "amqp.url", "mqtt", "mqtt.url", "mqtt.password", "neutron.endpoint"})
 """Settings in which a password may stand: what is wrong with one is told without repeating it."""
 
 _TOML_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
@@ -114,6 +118,37 @@ class Contention(_Section):
     max_delay: Seconds = 3.0
 
 
+class AmqpSettings(_Section):
+    """Where OpenStack's notifications are heard; off while `url` is empty.
+
+    The password is the credential ``reconciler.amqp-password``, or stands in the environment's `url`.
+    """
+
+    url: BrokerUrl = Field("", repr=False)
+    exchanges: Words = Field(("neutron",), min_length=1)
+    topics: Words = Field(("notifications",), min_length=1)
+    queue: QueueName = ""
+    queue_expires: Seconds = 86400.0
+    queue_length: Count = 100_000
+    queue_durable: bool = False
+    declare_exchanges: bool = False
+    durable_exchanges: bool = False
+    prefetch: Count = 500
+    heartbeat: Seconds = 10.0
+    retry_max: Seconds = 60.0
+    ca: OptionalPath = None
+    cert: OptionalPath = None
+    key: OptionalPath = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> AmqpSettings:
+        if (self.ca or self.cert or self.key) and self.url.startswith("amqp://"):
+            raise ValueError("ca, cert and key are for TLS, and url is without: right would be amqps://…")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: the client's certificate and its private key")
+        return self
+
+
 class RetentionSettings(_Section):
     """What the store keeps, whichever limit is reached first."""
 
@@ -123,6 +158,35 @@ class RetentionSettings(_Section):
 
     def limits(self) -> Retention:
         return Retention(self.journal_seconds, self.journal_rows, self.revisions)
+
+
+class NeutronSettings(_Section):
+    """Where the network model is read whole: a cloud of clouds.yaml, or an endpoint that asks for a token or nothing.
+
+    A token is no setting: it is the credential ``reconciler.neutron-token``.
+    """
+
+    cloud: CloudName = ""
+    clouds_file: OptionalPath = None
+    endpoint: Endpoint = ""
+    ca: OptionalPath = None
+    interval: Seconds = 300.0
+    spread: SecondsOrZero = 10.0
+    timeout: Seconds = 30.0
+    patience: Seconds = 600.0
+    page: Count = 500
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.cloud and self.endpoint:
+            raise ValueError("cloud and endpoint exclude each other: a cloud of clouds.yaml knows its endpoint")
+        if self.clouds_file is not None and not self.cloud:
+            raise ValueError("clouds_file needs cloud, the name of one in it")
+        return self
+
+    @property
+    def used(self) -> bool:
+        return bool(self.cloud or self.endpoint)
 
 
 class Mqtt(_Section):
@@ -186,10 +250,12 @@ class Settings(BaseModel):
     settle_add: SecondsOrZero = 0.2
     settle_remove: SecondsOrZero = 2.0
     retention: RetentionSettings = RetentionSettings()
+    amqp: AmqpSettings = AmqpSettings()
     log_level: Level = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     untouchable: Interfaces = ()
     mqtt: Mqtt = Mqtt()
+    neutron: NeutronSettings = NeutronSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -228,7 +294,8 @@ class Settings(BaseModel):
         layers.add_flags(overrides or {})
         settings = layers.settle()
         url = with_password(settings.store_url, secret(STORE_PASSWORD, given))
-        settings = settings.model_copy(update={"store_url": url, "mqtt": _with_credential(settings, given)})
+        parts = {"amqp": _amqp(settings, given), "mqtt": _with_credential(settings, given)}
+        settings = settings.model_copy(update={"store_url": url, **parts})
         settings._path, settings._overrides = path, dict(overrides or {})  # noqa: SLF001 (its own class)
         return settings
 
@@ -249,9 +316,16 @@ class Settings(BaseModel):
 
 
 def _shown(name: str, value: Any) -> Any:
-    if name == "store_url":
+    if name in {"store_url", "amqp.url"}:
         return without_password(value)
     return "***" if value and name == "mqtt.password" else value
+
+
+def _amqp(settings: Settings, env: Mapping[str, str]) -> AmqpSettings:
+    """The section with its password in the URL, and with the name of this node's own queue."""
+    amqp = settings.amqp
+    url = with_password(amqp.url, secret(AMQP_PASSWORD, env)) if amqp.url else ""
+    return amqp.model_copy(update={"url": url, "queue": amqp.queue or f"reconciler.{settings.node}"})
 
 
 def _with_credential(settings: Settings, env: Mapping[str, str]) -> Mqtt:

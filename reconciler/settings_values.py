@@ -102,6 +102,34 @@ def _url(text: str) -> str:
     return text
 
 
+def _broker(text: str) -> str:
+    if text and not re.match(r"amqps?://[^/?#\s]+(/[^/?#\s]*)?$", text):
+        raise ValueError("a broker is a URL like amqp://user@10.0.0.11:5672/vhost, with amqps:// for TLS")
+    return text
+
+
+def _queue(text: str) -> str:
+    if re.search(r"[\s\x00]", text) or text.startswith(("notifications", "amq.")) or len(text) > 200:
+        raise ValueError(
+            f"{text!r} cannot be this node's own queue: one word that does not begin with notifications (that queue "
+            "is its publishers', and others consume it) or amq."
+        )
+    return text
+
+
+def _endpoint(text: str) -> str:
+    split = urlsplit(text)
+    if text and (split.scheme not in {"http", "https"} or not split.hostname or split.query or split.fragment):
+        raise ValueError("an endpoint is a URL like https://10.0.0.11:9696")
+    if "@" in split.netloc:
+        raise ValueError("an endpoint holds no user and no password: use cloud, or the credential of a token")
+    return text.rstrip("/")
+
+
+def _cloud(text: str) -> str:
+    return _word(text) if text else ""
+
+
 def _listen(text: str) -> str:
     listen_address(text)
     return text
@@ -178,6 +206,10 @@ Absolute = Annotated[Path, AfterValidator(_absolute)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 StoreUrl = Annotated[str, AfterValidator(_url)]
 Ovsdb = Annotated[str, AfterValidator(_ovsdb)]
+BrokerUrl = Annotated[str, AfterValidator(_broker)]
+QueueName = Annotated[str, AfterValidator(_queue)]
+CloudName = Annotated[str, AfterValidator(_cloud)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Listen = Annotated[str, AfterValidator(_listen)]
 DatapathType = Annotated[Literal["system", "netdev"] | None, BeforeValidator(_nothing)]
 OptionalPath = Annotated[Absolute | None, BeforeValidator(_nothing)]

@@ -62,6 +62,7 @@ def _restored(rows: Sequence[ResourceRow]) -> Snapshot:
 
 async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
     """Feed the intake. A start whose YAML is unusable goes on with what the store remembers."""
+    _know_again(parts, remembered)
     async with contextlib.aclosing(parts.source.watch()) as trees:
         async for loaded in trees:
             first = not parts.engine.book.snapshot.revision
@@ -80,6 +81,12 @@ async def follow_files(parts: Assembly, remembered: Remembered | None) -> None:
                     continue
                 log.warning("started_from_store", revision=row.revision, resources=len(resources))
                 parts.intake.restore(snapshot, problem)
+
+
+def _know_again(parts: Assembly, remembered: Remembered | None) -> None:
+    """Namespaces of a state that was reached carried our mark then: one that comes back bare is taken again."""
+    if remembered is not None and remembered.revision is not None and remembered.revision[0].applied is not None:
+        parts.catalog.namespaces.knew(row.name for row in remembered.revision[1] if row.kind == "namespace")
 
 
 def _compare_with_before(parts: Assembly, remembered: Remembered | None) -> None:

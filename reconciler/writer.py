@@ -21,6 +21,7 @@ from desired.resource import Resource
 from desired.store import (
     HistoryQuery,
     JournalRow,
+    MirrorRow,
     PauseRow,
     ResourceRow,
     Retention,
@@ -161,6 +162,12 @@ class StoreWriter:
             self._waiting.approvals[revision] = (at, by)
             self._wake()
 
+    def mirror(self, source: str, rows: Iterable[MirrorRow], forgotten: Iterable[tuple[str, str]]) -> None:
+        """Remember these objects of another system, and forget those; `flush` tells when the store has them."""
+        with self._news:
+            self._waiting.add_mirror(source, rows, forgotten)
+            self._wake()
+
     async def opened(self, within: float) -> bool:
         """Wait until the store was tried for the first time, `within` seconds at most. True when it is well."""
         try:
@@ -172,6 +179,10 @@ class StoreWriter:
     async def load(self, within: float = 5.0) -> Remembered:
         """What the store knows of before this start. Raises StoreError when it cannot say, TimeoutError when late."""
         return await self._ask(_load, within)
+
+    async def load_mirror(self, source: str, within: float = 10.0) -> Sequence[MirrorRow]:
+        """The objects of another system as last known. Raises StoreError when it cannot say, TimeoutError when late."""
+        return await self._ask(lambda store: store.mirror(source), within)
 
     async def history(self, query: HistoryQuery, within: float = 5.0) -> Sequence[JournalRow]:
         """Newest first, what is not yet written included. From memory when the store does not answer in time."""
@@ -281,6 +292,7 @@ class StoreWriter:
         for revision, approval in self._items(waiting.approvals):
             store.save_approval(revision, *approval)
             self._settle(waiting.approvals, revision, approval)
+        self._write_mirror(store)
         if everything or not self._resting():
             self._write_revisions(store)
         for revision, at in self._items(waiting.applied):
@@ -316,6 +328,17 @@ class StoreWriter:
         with self._news:
             if self._waiting.statuses is statuses:
                 self._waiting.statuses = None
+
+    def _write_mirror(self, store: Store) -> None:
+        waiting = self._waiting.mirror
+        for source in {key[0] for key, _ in self._items(waiting)}:
+            items = [(key, row) for key, row in self._items(waiting) if key[0] == source]
+            for start in range(0, len(items), self._pace.batch):
+                batch = items[start : start + self._pace.batch]
+                forgotten = [(kind, name) for (_, kind, name), row in batch if row is None]
+                store.save_mirror(source, [row for _, row in batch if row is not None], forgotten)
+                for key, row in batch:
+                    self._settle(waiting, key, row)
 
     def _write_journal(self, store: Store) -> None:
         while True:

@@ -1,6 +1,6 @@
-"""Fixtures shared by all tests: a private Open vSwitch, for a test or for a module.
+"""Fixtures shared by all tests: a private Open vSwitch (for a test or a module), RabbitMQ, MariaDB, Neutron.
 
-They need root and Open vSwitch's binaries and fail, saying so, without: a suite that tests nothing must not pass.
+They need root and their binaries and fail, saying so, without: a suite that tests nothing must not pass.
 """
 
 from __future__ import annotations
@@ -8,9 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
+from tests.mariadb import MariadbServer
+from tests.neutron import NeutronServer
 from tests.ovs import PrivateOvs
+from tests.rabbitmq import RabbitServer
+
+hypothesis.settings.register_profile("shared", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
+hypothesis.settings.load_profile("shared")
+"""How long an example takes says how busy the machine is, not what is wrong with the code."""
 
 
 def pytest_configure() -> None:
@@ -30,3 +38,33 @@ def ovs_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateOvs]
     """One Open vSwitch for all tests of a module; they use bridges of different names."""
     with PrivateOvs(tmp_path_factory.mktemp("ovs")) as switch:
         yield switch
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    """The broker of this test process; tests that stop it have to start it again, or make their own."""
+    server = RabbitServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariadbServer]:
+    """The database server of this test process; tests that stop it have to start it again, or make their own."""
+    server = MariadbServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariadbServer) -> str:
+    """The URL of a fresh database."""
+    return mariadb_server.url(mariadb_server.create_database())
+
+
+@pytest.fixture(scope="session")
+def neutron_server(rabbit_server: RabbitServer, mariadb_server: MariadbServer) -> Iterator[NeutronServer]:
+    """The server of this test process, seven to a page; tests that stop it have to start it again."""
+    server = NeutronServer(rabbit_server, mariadb_server, page=7)
+    yield server
+    server.close()

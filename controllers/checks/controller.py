@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from controllers.drivers.probes.ask import Answer, Asker, ask
 from desired.kinds.check import CheckSpec
@@ -17,6 +17,12 @@ from reconciler.errors import NotReady
 NAME = "check"
 AGAIN = 0.05
 """A failing check is asked again after this share of its interval, so that its end is seen sooner."""
+
+
+class Gauge(Protocol):
+    """Told what a check answered: a metric. `ok` None: nothing is known of it (any more)."""
+
+    def __call__(self, name: str, *, ok: bool | None, value: float | None, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class ChecksController:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._kept: dict[str, _Kept] = {}
         self._group: asyncio.TaskGroup | None = None
+        self.gauge: Gauge | None = None
 
     def scope(self, resource: Resource) -> Scope:
         return Scope(NAME, resource.id.name)
@@ -121,6 +128,8 @@ class ChecksController:
         kept = self._kept.pop(name, None)
         if kept is not None:
             _end(kept)
+            if self.gauge is not None:
+                self.gauge(name, ok=None, value=None, seconds=0.0)
 
     async def _attend(self, name: str, kept: _Kept) -> None:
         while True:
@@ -130,13 +139,16 @@ class ChecksController:
 
     async def _ask(self, name: str, kept: _Kept) -> None:
         before, spec = kept.verdict, kept.spec
+        started, value = self._clock.now(), None
         try:
             answer = self._grown(kept, await self._asker(spec, spec.timeout))
         except NotReady as error:
             kept.verdict = Observed(words=f"cannot be asked: {error}")
         else:
-            failed = 0 if answer.ok else before.failed + 1
+            failed, value = 0 if answer.ok else before.failed + 1, answer.value
             kept.verdict = Observed(answer.ok, answer.words, failed)
+        if self.gauge is not None and self._kept.get(name) is kept:
+            self.gauge(name, ok=_good(kept.verdict, spec), value=value, seconds=self._clock.now() - started)
         if _told(kept.verdict, spec) != _told(before, spec):
             self._events.put_nowait(Event(Scope(NAME, name), None, "a check answers otherwise"))
 
@@ -162,5 +174,10 @@ def _end(kept: _Kept) -> None:
 
 def _told(verdict: Observed, spec: CheckSpec) -> tuple[bool | None, str]:
     """What a status says of a verdict; a count below the threshold, or another number in a good answer, is no news."""
-    bad = verdict.ok is False and verdict.failed >= spec.failures
-    return (None if verdict.ok is None else not bad, verdict.words if bad else "")
+    good = _good(verdict, spec)
+    return (good, verdict.words if good is False else "")
+
+
+def _good(verdict: Observed, spec: CheckSpec) -> bool | None:
+    """False only when it has failed often enough."""
+    return None if verdict.ok is None else not (verdict.ok is False and verdict.failed >= spec.failures)

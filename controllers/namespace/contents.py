@@ -20,10 +20,13 @@ from controllers.namespace.state import (
 )
 from controllers.namespace.wanted import WantedRoute
 from controllers.ownership import PROTO
-from desired.kinds.namespace import AddressSpec, NeighbourSpec, SysctlSpec, route_name
+from desired.kinds.namespace import DEFAULTS, MAIN, AddressSpec, NeighbourSpec, SysctlSpec, route_name
 from desired.resource import Resource, ResourceId
 from reconciler.contract import Disruption, Outcome, Verb
 
+SOON = 0.2
+"""Seconds after which it is looked again whether a NIC has become a port of its bridge."""
+_DEFAULTS = frozenset(DEFAULTS.values())
 _KERNELS = frozenset({RTPROT_KERNEL, RTPROT_RA})
 
 
@@ -62,14 +65,14 @@ def _sysctl(draft: Draft, resource: Resource) -> None:
     assert isinstance(spec, SysctlSpec)
     space = draft.space
     value = None if space is None else space.sysctls.get(spec.key)
-    if value == spec.value:
-        return
     comes = draft.new or any(dev in spec.key.split("/") for dev in draft.fresh)
+    if value == spec.value and not comes:
+        return
     if value is None and not comes:
         draft.pending(resource, f"waits: namespace {draft.name} has no such setting (a device or module is missing)")
         return
-    why = "the value differs" if value is not None else "the namespace or the device is new"
-    before = "" if value is None else value
+    why = "the namespace or the device is new" if comes else "the value differs"
+    before = "" if comes or value is None else value
     draft.change(
         resource, SetSysctl(draft.name, spec.key, spec.value), why, verb=Verb.UPDATE, before=before, after=spec.value
     )
@@ -111,10 +114,14 @@ def _undeclared_addresses(draft: Draft) -> None:
         link = space.links.get(index)
         if link is None or draft.here(link.name) is None or (link.name, address) in draft.wanted.addresses:
             continue
+        rid = ResourceId("address", f"{draft.name}/{link.name}/{address}")
+        bridge = "" if row.link_local else safety.moved(draft, link)
+        if bridge:
+            draft.delete_moved(rid, DeleteAddress(draft.name, link.name, address), to=bridge, before=address)
+            continue
         ours = row.proto == PROTO
         if not ours and not (exclusive and _removable(row, loopback=link.loopback)):
             continue
-        rid = ResourceId("address", f"{draft.name}/{link.name}/{address}")
         forbidden = safety.of_address(draft, link, row)
         if forbidden:
             draft.find_id(rid, forbidden)
@@ -130,27 +137,37 @@ def _removable(row: Address, *, loopback: bool) -> bool:
 
 
 def _route(draft: Draft, route: WantedRoute) -> None:
+    for dev in sorted(route.devices):
+        if draft.here(dev) is None and not _device_comes(draft, route.resource, dev):
+            return
     link = draft.here(route.dev) if route.dev else None
-    if route.dev and link is None and not _device_comes(draft, route.resource, route.dev):
+    nic = safety.uplink(draft, route.row, route.devices)
+    if nic is not None:
+        reason = f"waits until {nic.name} is a port of its bridge: before, the default route is not to leave by that"
+        ports = (nic,) if nic in draft.view.everything else ()  # else it is one of a bond's
+        draft.find(route.resource, Outcome.PENDING, reason, ports, SOON)
         return
     space = draft.space
     found = () if space is None else space.routes.get((route.row.table, route.row.to, route.row.metric), ())
+    found = tuple(row for row in found if not _goes_with_its_device(draft, row))
     index = 0 if link is None else link.ifindex
-    action = SetRoute(draft.name, route.row, route.dev)
-    after = shown(route.row, route.dev)
-    if route.dev in draft.fresh or not found:
-        if route.row.via and not route.row.onlink and _waits_for_an_address(draft, route.row.via):
-            draft.pending(route.resource, f"waits for an address in whose network its gateway {route.row.via} is")
+    action = SetRoute(draft.name, route.row, route.dev, route.hops)
+    after = shown(route.row, route.dev, *(way.words() for way in route.hops))
+    if route.devices & draft.fresh or not found:
+        ways = ((route.row.via, route.row.onlink), *((way.hop.via, way.hop.onlink) for way in route.hops))
+        waits = next((via for via, onlink in ways if via and not onlink and _waits_for_an_address(draft, via)), "")
+        if waits:
+            draft.pending(route.resource, f"waits for an address in whose network its gateway {waits} is")
         else:
             draft.change(route.resource, action, "route is missing", after=after)
         return
-    same = next((row for row in found if _same(route.row, row, index)), None)
+    same = next((row for row in found if _same(route.row, row, index) and _same_ways(draft, route, row)), None)
     if same is not None:
         if draft.ours and same.proto != PROTO and same.proto not in _KERNELS:
             why, before = "the route has lost our mark", f"proto {same.proto}"
             draft.change(route.resource, action, why, verb=Verb.UPDATE, before=before, after=f"proto {PROTO}")
         return
-    forbidden = safety.of_route(draft, found[0], by=route.dev)
+    forbidden = safety.of_route(draft, found[0], by=route.devices)
     if forbidden:
         draft.pending(route.resource, forbidden)
         return
@@ -159,6 +176,12 @@ def _route(draft: Draft, route: WantedRoute) -> None:
         route.resource, action, "the route goes elsewhere", verb=Verb.UPDATE, before=before, after=after,
         disruption=Disruption.BRIEF,
     )  # fmt: skip
+
+
+def _goes_with_its_device(draft: Draft, row: Route) -> bool:
+    """Is the device that it leads to replaced or deleted by this plan? The kernel takes the route along."""
+    dev = _device(draft, row)
+    return bool(dev) and (dev in draft.fresh or dev in draft.going)
 
 
 def _waits_for_an_address(draft: Draft, via: str) -> bool:
@@ -176,9 +199,24 @@ def _waits_for_an_address(draft: Draft, via: str) -> bool:
 
 
 def _same(wanted: Route, row: Route, index: int) -> bool:
-    if row.type != wanted.type or row.via != wanted.via or row.paths or (wanted.src and row.src != wanted.src):
+    if row.type != wanted.type or row.via != wanted.via or (wanted.src and row.src != wanted.src):
         return False
     return (not index or row.ifindex == index) and row.onlink == wanted.onlink
+
+
+def _same_ways(draft: Draft, route: WantedRoute, row: Route) -> bool:
+    """Are the next hops those declared, in whatever order? One by a device that is gone is none."""
+    links = {} if draft.space is None else draft.space.links
+    left = [hop for hop in row.hops() if hop.ifindex in links]
+    for way in route.hops:
+        link = draft.here(way.dev) if way.dev else None
+        same = next(
+            (h for h in left if h == way.hop._replace(ifindex=h.ifindex if link is None else link.ifindex)), None
+        )
+        if same is None:
+            return False
+        left.remove(same)
+    return not left and bool(route.hops) == bool(row.paths)
 
 
 def _device(draft: Draft, row: Route) -> str:
@@ -186,10 +224,12 @@ def _device(draft: Draft, row: Route) -> str:
     return "" if link is None else link.name
 
 
-def shown(row: Route, dev: str) -> str:
-    """A route in words, as `ip route` has them."""
+def shown(row: Route, dev: str, *ways: str) -> str:
+    """A route in words, as `ip route` has them; `ways` are its next hops in words."""
     words = [("via", row.via), ("dev", dev), ("src", row.src)]
-    return " ".join([row.to, *(f"{word} {value}" for word, value in words if value), *(["onlink"] * row.onlink)])
+    shown = ways or tuple(f"nexthop via {hop.via} weight {hop.weight}" for hop in row.hops())
+    pairs = (f"{word} {value}" for word, value in words if value)
+    return " ".join([row.to, *pairs, *shown, *(["onlink"] * row.onlink)])
 
 
 def _undeclared_routes(draft: Draft) -> None:
@@ -201,13 +241,18 @@ def _undeclared_routes(draft: Draft) -> None:
             continue
         for row in found:
             ours = row.proto == PROTO
-            if not ours and not (exclusive and row.proto not in _KERNELS):
-                continue
             dev = _device(draft, row)
-            if dev and draft.here(dev) is None:
+            link = draft.here(dev) if dev else None
+            if dev and link is None:
+                continue
+            bridge = safety.moved(draft, link) if link is not None and key[0] == MAIN and row.to in _DEFAULTS else ""
+            if not (ours or bridge) and not (exclusive and row.proto not in _KERNELS):
                 continue
             rid = ResourceId("route", route_name(draft.name, row.to, row.table, _declared_metric(row)))
-            forbidden = safety.of_route(draft, row, by="")
+            if bridge:
+                draft.delete_moved(rid, DeleteRoute(draft.name, row), to=bridge, before=shown(row, dev))
+                continue
+            forbidden = safety.of_route(draft, row, by=())
             if forbidden:
                 draft.find_id(rid, forbidden)
             else:

@@ -13,12 +13,14 @@ from controllers.drivers.netlink.client import RUN_NETNS, Netlink
 from controllers.drivers.netlink.inside import HOST
 from controllers.drivers.netlink.registry import ITSELF
 from controllers.drivers.netlink.replica import Space
+from controllers.namespace.announcements import Announcements
 from controllers.namespace.diff import diff
-from controllers.namespace.index import Index
+from controllers.namespace.index import OVSDB, Index
 from controllers.namespace.links import LOST_AFTER
 from controllers.namespace.namespaces import is_marked
 from controllers.namespace.perform import perform, touched
-from controllers.namespace.state import NAME, CreateNamespace, Observed
+from controllers.namespace.safety import guarded, protected_names
+from controllers.namespace.state import NAME, CreateNamespace, Observed, SetAddress
 from controllers.namespace.wanted import Wanted, wanted
 from controllers.ownership import Owner, alias
 from desired.kinds.namespace import KINDS, Inside, LinkSpec
@@ -27,6 +29,7 @@ from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, 
 from reconciler.errors import NotReady, ReconcilerError
 from reconciler.stream import EventStream
 
+_KINDS = frozenset(spec.kind for spec in KINDS)
 _ADDRESS_MARKS = (5, 18)
 """The kernel that keeps the proto of an address."""
 
@@ -50,22 +53,33 @@ class NamespaceController:
         self.driver = Netlink(
             mark=self._mark, on_change=self._changed, directory=directory, timeout=timeout, buffer=buffer
         )
+        self._announcements = Announcements(self.driver)
         self._untouchable = frozenset(untouchable)
         self.events = EventStream()
         self._known: set[str] = set()
         self._wanted: dict[str, tuple[Resources, Wanted]] = {}
-        self._quiet: dict[str, tuple[Resources, tuple[int, ...], Plan]] = {}
+        self._quiet: dict[str, tuple[Resources, Resources, tuple[int, ...], Plan]] = {}
         self._index = Index()
+        self._host: tuple[Resources | None, Wanted] = (None, Wanted())
+        """What is declared for the host, of everything that is declared."""
         self.on_lost: list[Callable[[str], None]] = []
         """Told the port of Open vSwitch whose device is nowhere, though it may say otherwise."""
+        self.bridge_of: Callable[[str], str] | None = None
+        """Told by Open vSwitch: the bridge that a device is a port of, '' if of none."""
         self.on_made: list[Callable[[str], None]] = []
         """Told the name of a namespace that was made, by us or by somebody else."""
         self._cookies: dict[str, int] = {}
         self._missing: dict[str, float] = {}
-        self._seen_in: dict[tuple[str, str], int] = {}
-        """The cookie of the namespace in which a port's device was seen last, by name of both."""
+        self._inside: dict[str, frozenset[str]] = {}
+        """The ports of Open vSwitch whose devices were in a namespace when it was last looked at."""
+        self._looked_at: dict[str, Mapping[str, int]] = {}
+        """Which namespaces were looked at for a scope: what is done is done to these, or not at all."""
         self._scopes: tuple[Sequence[str], Sequence[Scope]] = ((), (Scope(NAME, HOST),))
         self._address_marks = _kernel() >= _ADDRESS_MARKS
+
+    def knew(self, names: Iterable[str]) -> None:
+        """Namespaces that were ours when this node was last as declared, before this process."""
+        self._known.update(names)
 
     def scope(self, resource: Resource) -> Scope:
         spec = resource.spec
@@ -86,12 +100,16 @@ class NamespaceController:
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
         spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
         self._look_for_ports(name, here, spaces)
+        self._looked_at[name] = {each: space.cookie for each, space in spaces.items() if each != HOST}
         own = spaces.get(name)
         if own is not None and name != HOST and is_marked(own, self._mark):
             self._known.add(name)
         if own is not None and self._cookies.setdefault(name, own.cookie) != own.cookie:
             self._cookies[name] = own.cookie
             self._tell_made(name)
+        attached: dict[str, str] = {}
+        if name == HOST and own is not None and self.bridge_of is not None:
+            attached = {nic: self.bridge_of(nic) for nic in protected_names(own, here, self._untouchable)}
         return Observed(
             name,
             here,
@@ -100,33 +118,46 @@ class NamespaceController:
             name in self._known,
             self._untouchable,
             self._address_marks,
+            self._index.nics,
+            attached,
         )
+
+    async def guarded(self, everything: Resources) -> Mapping[str, str]:
+        """Devices of the host by which the node is reached, and why they are not to be hurt.
+
+        Raises NotReady, DriverError while nothing certain is known of them.
+        """
+        if self._host[0] is not everything:
+            here = {rid: r for rid, r in everything.items() if rid.kind in _KINDS and self.scope(r).name == HOST}
+            self._host = (everything, wanted(here))
+        space = await self.driver.space(HOST)
+        assert space is not None
+        return guarded(space, self._host[1], self._untouchable)
 
     def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
         """A device that died with its namespace is not missed by vswitchd: somebody has to tell.
 
-        One that was seen in a namespace which is another by now has gone with it: that is told at once. One that is
-        merely nowhere may be on its way, for a while.
+        At once when it was in a namespace that is gone; else after a while, because vswitchd may just be restarting.
         """
         now = asyncio.get_running_loop().time()
-        own, host = spaces.get(name), spaces[HOST].by_name()
+        own, before = spaces.get(name), self._looked_at.get(name, {}).get(name)
+        were_inside = self._inside.get(name, frozenset())
+        died = were_inside if before is not None and (own is None or own.cookie != before) else frozenset()
+        found = set()
         for dev, resource in here.links.items():
             spec = resource.spec
             if not isinstance(spec, LinkSpec) or spec.type != "ovs":
                 continue
-            if own is not None and dev in own.by_name():
-                self._seen_in[name, dev] = own.cookie
+            inside = own is not None and dev in own.by_name()
+            if inside:
+                found.add(spec.port)
+            if inside or spec.port in spaces[HOST].by_name():
                 self._missing.pop(spec.port, None)
-                continue
-            seen = self._seen_in.pop((name, dev), None)
-            if spec.port in host:
-                self._missing.pop(spec.port, None)
-                continue
-            died = seen is not None and (own is None or own.cookie != seen)
-            if died or now - self._missing.setdefault(spec.port, now) >= LOST_AFTER:
+            elif now - self._missing.setdefault(spec.port, now) >= LOST_AFTER or spec.port in died:
                 self._missing[spec.port] = now
                 for listener in self.on_lost:
                     listener(spec.port)
+        self._inside[name] = frozenset(found)
 
     def _declared(self, name: str, resources: Resources) -> Wanted:
         kept = self._wanted.get(name)
@@ -143,13 +174,13 @@ class NamespaceController:
         )
         stamp = (*seen[0], *seen[1])
         kept = self._quiet.get(observed.name)
-        if kept is not None and kept[0] is view.resources and kept[1] == stamp:
-            return kept[2]
+        if kept is not None and kept[0] is view.resources and kept[1] is view.of(OVSDB) and kept[2] == stamp:
+            return kept[3]
         plan = diff(view, observed)
         if plan:
             self._quiet.pop(observed.name, None)
         else:
-            self._quiet[observed.name] = (view.resources, stamp, plan)
+            self._quiet[observed.name] = (view.resources, view.of(OVSDB), stamp, plan)
         return plan
 
     def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
@@ -171,7 +202,9 @@ class NamespaceController:
         loop = asyncio.get_running_loop()
         try:
             errors = await self.driver.perform(
-                scope.name, lambda session: perform(session, group.changes, self._mark), tables=touched(group.changes)
+                scope.name,
+                lambda session: perform(session, group.changes, self._mark, self._looked_at.get(scope.name, {})),
+                tables=touched(group.changes),
             )
         except ReconcilerError as failed:
             return [GroupResult(group, failed, seconds=loop.time() - started)]
@@ -180,6 +213,9 @@ class NamespaceController:
         results = [GroupResult(replace(group, changes=done), seconds=seconds)] if done else []
         if any(isinstance(change.action, CreateNamespace) for change in done):
             self._tell_made(scope.name)
+        for change in done:
+            if isinstance(change.action, SetAddress) and change.action.announce:
+                self._announcements.add(change.action)
         for change, error in zip(group.changes, errors, strict=True):
             if error is not None:
                 results.append(
@@ -205,11 +241,13 @@ class NamespaceController:
     async def watch(self) -> AsyncIterator[Event]:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(self.driver.run(), name="netlink-driver")
+            saying = group.create_task(self._announcements.run(), name="announcements")
             try:
                 while True:
                     yield await self.events.get()
             finally:
                 running.cancel()
+                saying.cancel()
 
     def _changed(self, name: str | None, devices: frozenset[str], reason: str) -> None:
         if name is None:

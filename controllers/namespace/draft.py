@@ -78,6 +78,11 @@ class Draft:
         why = "no longer declared" if ours else "not declared, and declared exclusive here"
         self.deletes.append(Change(rid, Verb.DELETE, action, why, before, "", Disruption.OUTAGE, prune=ours))
 
+    def delete_moved(self, rid: ResourceId, action: Action, *, to: str, before: str) -> None:
+        """Take away from a NIC what is on the bridge that it was moved into."""
+        why = f"it is on {to} now, of which the device has become a port"
+        self.deletes.append(Change(rid, Verb.DELETE, action, why, before, f"on {to}", Disruption.NONE))
+
     def find(
         self,
         resource: Resource,

@@ -17,6 +17,8 @@ from desired.resource import Resources
 from reconciler.contract import Scope
 
 _NONE: frozenset[str] = frozenset()
+OVSDB = Scope("ovsdb")
+"""Where bridges and ports are declared."""
 
 
 class Index:
@@ -28,12 +30,16 @@ class Index:
         self._peers: dict[str, set[str]] = {}
         self._users: dict[tuple[str, str], set[str]] = {}
         """(namespace, device) -> the namespaces whose links have to do with that device."""
+        self.nics: dict[str, str] = {}
+        """Devices of the host that are declared to be ports of an Open vSwitch bridge, also in a bond: that bridge."""
+        self._ports: Resources | None = None
 
     def follow(self, scopes: Mapping[Scope, Resources]) -> None:
         """Take over what is declared now; quick for every namespace for which nothing else is."""
         if scopes is self._scopes:
             return
         self._scopes = scopes
+        self._follow_ports(scopes.get(OVSDB, {}))
         now = {scope.name: resources for scope, resources in scopes.items() if scope.controller == NAME}
         for name in [name for name, resources in self._known.items() if now.get(name) is not resources]:
             for user in _used(self._known.pop(name)):
@@ -46,6 +52,16 @@ class Index:
             peers = {spec.peer.namespace for spec in _links(now[name]) if spec.peer is not None}
             if peers:
                 self._peers[name] = peers
+
+    def _follow_ports(self, ports: Resources) -> None:
+        if self._ports is ports:
+            return
+        self._ports, self.nics = ports, {}
+        for rid, resource in ports.items():
+            if rid.kind in {"port", "bond"}:
+                alone = (rid.name,) if getattr(resource.spec, "type", "") == "system" else ()
+                devices = getattr(resource.spec, "interfaces", alone)
+                self.nics.update(dict.fromkeys(devices, str(getattr(resource.spec, "bridge", ""))))
 
     @property
     def names(self) -> AbstractSet[str]:

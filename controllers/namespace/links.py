@@ -61,6 +61,7 @@ def _attributes_of_new_loopback(draft: Draft, resource: Resource, spec: LinkSpec
 def _ovs(draft: Draft, resource: Resource, spec: LinkSpec, link: Link | None) -> None:
     """The newest device of the port is the one that vswitchd drives: one on the host is newer than one in here."""
     outside = draft.host.by_name().get(spec.port)
+    spec = _as_its_port(draft, spec)
     if outside is None:
         if link is not None:
             _attributes(draft, resource, spec, link)
@@ -77,6 +78,22 @@ def _ovs(draft: Draft, resource: Resource, spec: LinkSpec, link: Link | None) ->
     verb = Verb.CREATE if link is None else Verb.UPDATE
     draft.fresh.add(spec.dev)
     draft.change(resource, MoveLink(draft.name, spec, dead=link is not None), why, verb=verb, after=after)
+
+
+def _as_its_port(draft: Draft, spec: LinkSpec) -> LinkSpec:
+    """With the mac and mtu that are declared for the port: vswitchd gives them to a device on the host only.
+
+    It makes the device first and gives it the mac after, so that one moved in between would never get it.
+    """
+    port = draft.view.everything.get(ResourceId("port", spec.port))
+    if port is None:
+        return spec
+    missing = {
+        name: value
+        for name in ("mac", "mtu")
+        if getattr(spec, name) is None and (value := getattr(port.spec, name, None)) is not None
+    }
+    return spec.model_copy(update=missing) if missing else spec
 
 
 # -- devices that we make -------------------------------------------------------------------------------------------
@@ -307,7 +324,10 @@ def _undeclared(draft: Draft) -> None:
         ours = link.group == LINK_GROUP
         if not ours and not (exclusive and link.kind):
             continue
+        rid = ResourceId("link", f"{draft.name}/{name}")
+        forbidden = safety.of_deletion(draft, link)
+        if forbidden:
+            draft.find_id(rid, forbidden)
+            continue
         draft.going.add(name)
-        draft.delete(
-            ResourceId("link", f"{draft.name}/{name}"), DeleteLink(draft.name, name), ours=ours, before=_shown(link)
-        )
+        draft.delete(rid, DeleteLink(draft.name, name), ours=ours, before=_shown(link))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from controllers.drivers.netlink import announce, requests, rows
@@ -38,24 +38,48 @@ from controllers.namespace.state import (
 from controllers.ownership import LINK_GROUP, PEER_GROUP, PROTO
 from desired.kinds.namespace import LinkSpec, VethPeer
 from reconciler.contract import Change
-from reconciler.errors import NotReady, ReconcilerError
+from reconciler.errors import DriverError, NotReady, ReconcilerError
 
 _GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL})
 """What the kernel says of something that is not there: whoever wanted it gone has it so."""
 
 
-def perform(session: Session, changes: Sequence[Change], mark: str) -> list[ReconcilerError | None]:
-    """Carry out `changes`; for each the error, if there was one."""
+def perform(
+    session: Session, changes: Sequence[Change], mark: str, cookies: Mapping[str, int]
+) -> list[ReconcilerError | None]:
+    """Carry out `changes`; for each the error, if there was one.
+
+    `cookies` are those of the namespaces that were looked at. Nothing is done in one that took the name of another
+    meanwhile: it may be somebody else's, and what we put into it would make it look used.
+    """
     results: list[ReconcilerError | None] = []
     visit = _Visit(session, mark)
+    lost: ReconcilerError | None = _replaced(session, cookies)
     for change in changes:
+        if lost is not None:
+            results.append(lost)
+            continue
         try:
             visit.carry_out(change.action)
         except ReconcilerError as error:
             results.append(error)
+            if isinstance(change.action, CreateNamespace):
+                lost = NotReady(f"waits for {change.resource}")
         else:
             results.append(None)
     return results
+
+
+def _replaced(session: Session, cookies: Mapping[str, int]) -> ReconcilerError | None:
+    """A failure, not a wait: what tells of the change may have been heard already, in this very pass."""
+    for name, cookie in cookies.items():
+        try:
+            now = session.channel(name).cookie
+        except ReconcilerError as error:
+            return DriverError(f"namespace {name} was taken away meanwhile ({error}); tried again soon")
+        if now != cookie:
+            return DriverError(f"namespace {name} is another one now than the one looked at; tried again soon")
+    return None
 
 
 _TOUCHED = {
@@ -138,8 +162,8 @@ class _Visit:
     # -- namespaces -------------------------------------------------------------------------------------------------
 
     def _create_namespace(self, action: CreateNamespace) -> None:
-        if self._session.names.mounted(action.name):
-            raise NotReady(f"namespace {action.name} was made by another meanwhile")
+        if not self._session.names.in_flux(action.name) and self._session.names.mounted(action.name):
+            raise DriverError(f"namespace {action.name} was made by another meanwhile; tried again soon")
         self._session.create(action.name, self._mark)
 
     def _take_namespace(self, action: TakeNamespace) -> None:
@@ -255,7 +279,8 @@ class _Visit:
         message = requests.set_address(link.ifindex, action.address, scope=action.scope, proto=PROTO)
         self._ask(action.namespace, message, f"adding {action.address} to {action.dev}")
         if action.announce:
-            announce.announce(self._session, action.namespace, link, action.address)
+            with contextlib.suppress(DriverError):  # the device is down, say; it is said again in a second
+                announce.announce(self._session, action.namespace, link, action.address)
 
     def _delete_address(self, action: DeleteAddress) -> None:
         with self._gone_already():
@@ -267,6 +292,12 @@ class _Visit:
         row = action.row
         if action.dev:
             row = row._replace(ifindex=self._link(action.namespace, action.dev).ifindex)
+        if action.hops:
+            ways = [
+                way.hop._replace(ifindex=self._link(action.namespace, way.dev).ifindex if way.dev else 0)
+                for way in action.hops
+            ]
+            row = row._replace(paths=requests.paths(ways))
         self._ask(action.namespace, requests.set_route(row), f"setting the route to {row.to}")
 
     def _delete_route(self, action: DeleteRoute) -> None:

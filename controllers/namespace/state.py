@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from controllers.drivers.netlink.replica import Space
 from controllers.drivers.netlink.rows import Neighbour, Route, Rule
-from controllers.namespace.wanted import Wanted
+from controllers.namespace.wanted import Wanted, WantedHop
 from desired.kinds.namespace import LinkSpec
 
 NAME = "namespace"
@@ -94,6 +94,7 @@ class SetRoute:
     namespace: str
     row: Route
     dev: str = ""
+    hops: tuple[WantedHop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +155,14 @@ class Observed:
     spaces: Mapping[str, Space]
     mark: str
     known: bool = False
-    """Was it ours before, as long as this process lives?"""
+    """Was it ours before?"""
     untouchable: frozenset[str] = field(default_factory=frozenset)
     address_marks: bool = True
     """Does this kernel keep the proto of an address (5.18)?"""
+    nics: Mapping[str, str] = field(default_factory=dict)
+    """Devices of the host that are declared to be ports of an Open vSwitch bridge: that bridge."""
+    attached: Mapping[str, str] = field(default_factory=dict)
+    """For protected devices the Open vSwitch bridge each is a working port of ('': of none)."""
 
     @property
     def space(self) -> Space | None:

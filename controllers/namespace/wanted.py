@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from controllers.drivers.netlink import requests
-from controllers.drivers.netlink.rows import INET, INET6, Route, Rule
+from controllers.drivers.netlink.rows import INET, INET6, Hop, Route, Rule
 from controllers.ownership import PROTO
 from desired.kinds.namespace import (
     AddressSpec,
@@ -23,12 +23,30 @@ _ACTIONS = {"lookup": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 
 
 @dataclass(frozen=True, slots=True)
+class WantedHop:
+    """One of several next hops as the kernel has it, without its device, which `dev` names ('' when any will do)."""
+
+    hop: Hop
+    dev: str
+
+    def words(self) -> str:
+        parts = (("via", self.hop.via), ("dev", self.dev), ("weight", self.hop.weight if self.hop.weight > 1 else ""))
+        return " ".join(["nexthop", *(f"{word} {value}" for word, value in parts if value)])
+
+
+@dataclass(frozen=True, slots=True)
 class WantedRoute:
-    """A declared route as a row without its device, which `dev` names ('' when any will do)."""
+    """A declared route as a row without its device, which `dev` names ('' when any will do), or with several hops."""
 
     resource: Resource
     row: Route
     dev: str
+    hops: tuple[WantedHop, ...] = ()
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Those that are named."""
+        return frozenset(filter(None, (self.dev, *(hop.dev for hop in self.hops))))
 
 
 @dataclass(slots=True)
@@ -64,7 +82,7 @@ def wanted(resources: Resources) -> Wanted:
                 found.addresses[spec.dev, spec.address] = resource
             case RouteSpec() as spec:
                 row = route_row(spec)
-                found.routes[row.table, row.to, row.metric] = WantedRoute(resource, row, spec.dev or "")
+                found.routes[row.table, row.to, row.metric] = WantedRoute(resource, row, spec.dev or "", hops(spec))
             case RuleSpec() as spec:
                 found.rules[rule_row(spec)] = resource
             case NeighbourSpec() as spec:
@@ -81,6 +99,11 @@ def route_row(spec: RouteSpec) -> Route:
     metric = spec.metric or (_IP6_DEFAULT_METRIC if family == INET6 else 0)
     kind = requests.ROUTE_TYPES[spec.type]
     return Route(family, spec.table, to, metric, kind, PROTO, spec.via or "", 0, spec.src or "", spec.onlink, b"")
+
+
+def hops(spec: RouteSpec) -> tuple[WantedHop, ...]:
+    """The several next hops of a route; none for most."""
+    return tuple(WantedHop(Hop(hop.via or "", 0, hop.weight, hop.onlink), hop.dev or "") for hop in spec.hops)
 
 
 def rule_row(spec: RuleSpec) -> Rule:

@@ -129,7 +129,13 @@ class OpenFlowController:
         if focus is None or bridge.declared != known:
             numbered = await self._numbered(bridge, view)
             return Observed(
-                switch.bridge, switch.flows, table, forms=bridge.forms, names=bridge.names, numbered=numbered
+                switch.bridge,
+                switch.flows,
+                table,
+                forms=bridge.forms,
+                names=bridge.names,
+                numbered=numbered,
+                orphan=self._orphan(view),
             )
         keys = {bridge.sent_as.get(item, item) for item in focus if isinstance(item, FlowKey)}
         names = [item for item in focus if isinstance(item, str)]
@@ -138,8 +144,19 @@ class OpenFlowController:
         for rid in users:
             keys.update(t.keys[rid] for t in (before, table) if rid in t.keys)
         return Observed(
-            switch.bridge, switch.flows, table, frozenset(keys), frozenset(users), bridge.forms, bridge.names
+            switch.bridge,
+            switch.flows,
+            table,
+            frozenset(keys),
+            frozenset(users),
+            bridge.forms,
+            bridge.names,
+            orphan=self._orphan(view),
         )
+
+    def _orphan(self, view: View) -> bool:
+        name = view.scope.name
+        return ResourceId("bridge", name) not in view.everything and name in self._marked()
 
     async def _numbered(self, bridge: _Bridge, view: View) -> Numbered:
         """Groups and meters, dumped: there are few of them, and no replica."""

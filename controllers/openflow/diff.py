@@ -127,7 +127,7 @@ def _undeclared(draft: _Draft, view: View, observed: Observed, key: FlowKey, *, 
     if flow.idle_timeout or flow.hard_timeout:
         return
     ours = is_our_cookie(flow.cookie)
-    if not ours and not exclusive:
+    if (not ours and not exclusive) or observed.orphan:
         return
     declared = draft.declared_with(flow.cookie, view) if ours else None
     rid = declared or _stray(observed, key)

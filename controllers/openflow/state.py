@@ -38,3 +38,5 @@ class Observed:
     forms: Mapping[FlowKey, Form] = field(default_factory=dict)
     names: Mapping[FlowKey, ResourceId] = field(default_factory=dict)
     numbered: Numbered | None = None
+    orphan: bool = False
+    """The bridge is ours and no longer declared: its flows go with it, and stay while it does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controllers.drivers.ovsdb.rows import BridgeRow, InterfaceRow
 from controllers.ovsdb.draft import Draft, described, differences
+from controllers.ovsdb.guard import not_to_be_deleted
 from controllers.ovsdb.part import NOTHING, Part
 from controllers.ovsdb.state import CreateBridge, DeleteBridge, SetBridge
 from desired.kinds.ovs import BridgeSpec
@@ -85,6 +86,8 @@ def _prune(draft: Draft, rid: ResourceId, row: BridgeRow) -> None:
     if foreign:
         reason = f"bridge {rid.name} is no longer declared but has ports of others ({', '.join(foreign[:5])}); it stays"
         draft.findings.append(Finding(rid, Outcome.CONFLICT, reason))
+        return
+    if not_to_be_deleted(draft, rid, rid.name):
         return
     action = DeleteBridge(rid.name, row.uuid)
     why = "no longer declared"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
 from controllers.ovsdb.diff import diff
+from controllers.ovsdb.guard import may_hurt
 from controllers.ovsdb.operations import operations
 from controllers.ovsdb.ports import REVIVAL
 from controllers.ovsdb.state import (
@@ -33,6 +34,8 @@ from reconciler.stream import EventStream
 _NOTHING: Mapping[str, float] = {}
 _BY_NAME = frozenset({PortSpec.kind, BondSpec.kind})
 """Kinds whose resources are named as the rows they are about."""
+Guard = Callable[[Resources], Awaitable[Mapping[str, str]]]
+"""Of all that is declared: devices of the host by which the node is reached, and why they are not to be hurt."""
 
 
 class OvsdbController:
@@ -41,13 +44,11 @@ class OvsdbController:
     name = SCOPE.controller
     specs: tuple[type[Spec], ...] = (BridgeSpec, PortSpec, BondSpec, HeldPortSpec)
 
-    def __init__(
-        self, remote: str, *, owner: Owner, datapath_type: str, timeout: float, untouchable: Collection[str] = ()
-    ) -> None:
+    def __init__(self, remote: str, *, owner: Owner, datapath_type: str, timeout: float) -> None:
         self.driver = Ovsdb(remote, on_change=self._changed, timeout=timeout)
         self.on_bridges: list[Callable[[frozenset[str] | None], None]] = []
         self._owner = owner
-        self._untouchable = frozenset(untouchable)
+        self.guard: Guard | None = None
         self._datapath_type = datapath_type
         self.events = EventStream()
         self._ofports: dict[str, int] = {}
@@ -81,6 +82,7 @@ class OvsdbController:
             held = tuple(rid for rid in view.resources if rid.kind == HeldPortSpec.kind)
             self._held = (view.resources, held)
             self._wanted.forget(view.resources)
+        guarded, unsure = await self._guarded(view, names)
         now = asyncio.get_running_loop().time()
         waiting = {name: now - since for name, since in self._waiting.items()} if self._waiting else _NOTHING
         return Observed(
@@ -93,9 +95,28 @@ class OvsdbController:
             self._held[1],
             self._ours,
             self._lost_since(now) if self._lost else _NOTHING,
-            self._untouchable,
+            guarded,
+            unsure,
             self._wanted,
         )
+
+    async def _guarded(self, view: View, names: frozenset[str] | None) -> tuple[Mapping[str, str], str]:
+        """What must not be hurt, and why that is not known. Asked only when something might be hurt."""
+        if self.guard is None or not may_hurt(view.resources, self.driver.replica, names):
+            return {}, ""
+        try:
+            return await self.guard(view.everything), ""
+        except ReconcilerError as error:
+            return {}, str(error)
+
+    def bridge_of(self, port: str) -> str:
+        """The bridge that a device is a working port of, also in a bond; '' without."""
+        row = self.driver.replica.interfaces.get(port)
+        if row is None or row.ofport is None or row.ofport <= 0:
+            return ""
+        replica = self.driver.replica
+        bond = next((one.name for one in replica.ports.values() if row.uuid in one.interfaces), port)
+        return replica.bridge_of_port(bond) or ""
 
     def device_lost(self, name: str) -> None:
         """The device of an internal port is nowhere (it died with its namespace), and vswitchd does not know."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from controllers.drivers.ovsdb.rows import InterfaceRow, PortRow
 from controllers.ovsdb.draft import Draft, described, differences
+from controllers.ovsdb.guard import not_to_be_deleted, not_to_be_moved, not_to_be_taken
 from controllers.ovsdb.part import NOTHING, Part
 from controllers.ovsdb.patches import could_be_joined, loop_guards
 from controllers.ovsdb.state import CreatePort, DeletePort, SetPort
@@ -43,7 +44,7 @@ def look(draft: Draft, name: str) -> None:
         return
     has = draft.replica.bridge_of_port(name)
     if has != bridge:
-        if _bridge_ready(draft, resource, bridge):
+        if not not_to_be_moved(draft, resource, has) and _bridge_ready(draft, resource, bridge):
             _create(draft, resource, resource.spec, f"port is on bridge {has}, not on {bridge}", instead_of=row)
         return
     if name in draft.observed.lost:
@@ -62,24 +63,13 @@ def _lost(draft: Draft, resource: Resource, row: PortRow) -> None:
 
 
 def _missing(draft: Draft, resource: Resource, spec: PortSpec | BondSpec) -> None:
-    if _untouchable(draft, resource, spec):
+    if not_to_be_taken(draft, resource, spec.bridge):
         return
     if resource.id.name in draft.observed.lost:
         reason = "is made anew in a moment: vswitchd has to forget the one whose device died"
         draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, recheck=REVIVAL))
     elif _bridge_ready(draft, resource, spec.bridge):
         _create(draft, resource, spec, "port is missing")
-
-
-def _untouchable(draft: Draft, resource: Resource, spec: PortSpec | BondSpec) -> bool:
-    """A host interface that the settings protect is not taken into a bridge: it may be the way to this node."""
-    taken = spec.interfaces if isinstance(spec, BondSpec) else (resource.id.name,) if spec.type == "system" else ()
-    protected = sorted(draft.observed.untouchable & set(taken))
-    if not protected:
-        return False
-    reason = f"{', '.join(protected)} is listed in the setting 'untouchable'; take it off there to put it into a bridge"
-    draft.findings.append(Finding(resource.id, Outcome.PENDING, reason))
-    return True
 
 
 def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:
@@ -236,6 +226,8 @@ def _undeclared(draft: Draft, row: PortRow) -> None:
     draft.looked_at.add(rid)
     action = DeletePort(bridge, row.name, row.uuid)
     if draft.owns(row):
+        if not_to_be_deleted(draft, rid, bridge):
+            return
         change = Change(
             rid, Verb.DELETE, action, "no longer declared", f"on {bridge}", "", Disruption.BRIEF, prune=True
         )
@@ -245,7 +237,7 @@ def _undeclared(draft: Draft, row: PortRow) -> None:
     if resource is None or not isinstance(resource.spec, BridgeSpec) or resource.spec.ports != "exclusive":
         return
     bridge_row = draft.replica.bridges[bridge]
-    if draft.owns(bridge_row):
+    if draft.owns(bridge_row) and not not_to_be_deleted(draft, rid, bridge):
         why = f"bridge {bridge} has 'ports: exclusive' and this port is not declared"
         draft.deletes.append(Change(rid, Verb.DELETE, action, why, f"on {bridge}", "", Disruption.BRIEF))
 
@@ -256,6 +248,8 @@ def held(draft: Draft, resource: Resource) -> None:
     assert isinstance(spec, HeldPortSpec)
     draft.looked_at.add(resource.id)
     names = draft.replica.ports_by_iface_id(resource.id.name)
+    if not names and not spec.awaited:
+        return
     if not names:
         reason = f"no port with external_ids:iface-id={resource.id.name} is plugged"
         draft.findings.append(Finding(resource.id, Outcome.PENDING, reason))

@@ -36,8 +36,10 @@ class Observed:
     """Rows (by uuid) that carried our mark when we saw them, whatever has become of it."""
     lost: Mapping[str, float] = field(default_factory=dict)
     """Ports whose device died: seconds since their row was deleted for that; -1 while it is there."""
-    untouchable: AbstractSet[str] = frozenset()
-    """Interfaces of the host (setting `untouchable`) that are never taken into a bridge: the way to this node."""
+    guarded: Mapping[str, str] = field(default_factory=dict)
+    """Devices of the host by which the node is reached, with the reason why they are not to be hurt."""
+    unsure: str = ""
+    """Why nothing is known of `guarded` (no device is taken into a bridge then); '' when it is."""
     wanted: WantedRows = field(default_factory=WantedRows)
 
 

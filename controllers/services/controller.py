@@ -29,6 +29,7 @@ from controllers.services.state import (
     Enable,
     Fitness,
     Health,
+    Load,
     Mask,
     Observed,
     Reload,
@@ -95,7 +96,7 @@ class ServicesController:
         self.events = EventStream()
         self.driver = Systemd(self._changed, timeout=timeout)
         self._watcher = PathWatcher(self._file_changed)
-        self._healths = Healths(lambda name: self._tell(name, "a check answers otherwise"), asker)
+        self._healths = Healths(lambda name: self._changed(frozenset({name}), "a check answers otherwise"), asker)
         self._units: dict[str, _Unit] = {}
         self._users: dict[str, set[str]] = {}
         self._left: set[str] | None = None
@@ -130,18 +131,25 @@ class ServicesController:
         now, wall = self._clock.now(), self._clock.wall()
         if spec is None:
             self._healths.forget(name)
+            if kept.generation:
+                kept.generation = 0
+                self._changed(frozenset({name}), f"{name} is no longer declared")
             if not any(marks.is_ours(state, self._owner) for state in files.values()):
                 self._forget(name)
-            return Observed(unit, self._owner, now, wall, files)
+            return Observed(unit, self._owner, now, wall, files, namespace=kept.namespace)
         assert resource is not None
         if kept.generation != resource.generation:
             kept.generation, kept.vain, kept.next_at, kept.said = resource.generation, 0, 0.0, ""
+            for member in () if spec.group is None else _members(view, spec.group):
+                if member != name:
+                    self._tell(member, f"{name} of its group is declared otherwise")
         runs = unit.active in {"active", "reloading", "refreshing"}
         health = self._healths.follow(name, spec, unit.started if runs else 0.0) if spec.checks else Health()
         self._judge(kept, spec, unit, health, wall)
         if kept.vain >= spec.restarts and not kept.said and not runs:
             kept.said = await asyncio.to_thread(_last_lines, name, self._timeout)
-        kept.others = frozenset({*spec.after, *spec.requires})
+        before = self._before(spec, view)
+        kept.others = frozenset({*spec.after, *spec.requires, *before})
         kept.namespace = spec.namespace or ""
         return Observed(
             unit,
@@ -156,6 +164,7 @@ class ServicesController:
             health,
             Tries(kept.vain, kept.next_at),
             self._chosen(spec, view),
+            before,
             kept.said,
         )
 
@@ -169,6 +178,8 @@ class ServicesController:
             return  # its end was seen before: how long ago it began says nothing any more
         else:
             kept.judged = unit.started
+            if unit.killed and kept.vain:  # by somebody, which says nothing against it; contention is the gate for that
+                kept.vain, kept.next_at = kept.vain - 1, 0.0
         if kept.worked and wall - unit.started >= STEADY:
             kept.vain, kept.next_at, kept.said = 0, 0.0, ""
 
@@ -198,6 +209,15 @@ class ServicesController:
         )
         good = [name for name, restarts in members if self._units.get(name, _Unit()).vain < restarts]
         return good[0] if good else members[0][0] if members else ""
+
+    def _before(self, spec: ServiceSpec, view: View) -> tuple[str, ...]:
+        """What comes before it in its group; of a `one_of` in the group only the one that is to run."""
+        if spec.group is None:
+            return ()
+        members = _members(view, spec.group)
+        names = list(members)
+        earlier = (members[name] for name in names[: names.index(spec.name)])
+        return tuple(other.name for other in earlier if self._chosen(other, view) in {"", other.name})
 
     def _track(self, name: str, kept: _Unit, spec: ServiceSpec | None) -> None:
         """Hear of our unit files and of what the unit restarts with."""
@@ -310,8 +330,7 @@ class ServicesController:
                 await asyncio.to_thread(_remove, step.path)
             case Start():
                 self._count(name)
-                if step.failed:
-                    await driver.reset_failed(name)
+                await driver.reset_failed(name)
                 await driver.start(name, PATIENCE)
             case Restart():
                 if step.fault:
@@ -321,7 +340,7 @@ class ServicesController:
                 await driver.stop(name, PATIENCE)
             case ReloadUnit():
                 await self._reload_unit(name, step.digest)
-            case Reload() | Mask() | Unmask() | Enable() | Disable():
+            case Load() | Reload() | Mask() | Unmask() | Enable() | Disable():
                 await self._install(name, step)
 
     async def _reload_unit(self, name: str, digest: str) -> None:
@@ -330,9 +349,13 @@ class ServicesController:
             raise DriverError(f"reloading {name}: {result}; its journal says why (ExecReload); tried again")
         _remember(self._units.setdefault(name, _Unit()), await self.driver.unit(name), digest)
 
-    async def _install(self, name: str, step: Reload | Mask | Unmask | Enable | Disable) -> None:
+    async def _install(self, name: str, step: Load | Reload | Mask | Unmask | Enable | Disable) -> None:
         driver = self.driver
         match step:
+            case Load():
+                unit = await driver.read_again(name)
+                if not unit.installed or unit.need_reload:
+                    await driver.reload()
             case Reload():
                 await driver.reload()
             case Mask():
@@ -403,6 +426,12 @@ def _read(paths: frozenset[str]) -> tuple[tuple[float, str], str]:
 def _remember(kept: _Unit, unit: UnitState, digest: str) -> None:
     kept.reloaded = (unit.started, digest)
     runs.remember(unit.control_group, unit.started, digest, Reading.AT_RELOAD)
+
+
+def _members(view: View, group: str) -> dict[str, ServiceSpec]:
+    """The declared members of a group, in its order."""
+    found = (r.spec for r in view.everything.values() if isinstance(r.spec, ServiceSpec) and r.spec.group == group)
+    return {spec.name: spec for spec in sorted(found, key=lambda spec: (spec.order, spec.name))}
 
 
 def _unit_of(path: str) -> str:

@@ -19,6 +19,7 @@ from controllers.services.state import (
     Apply,
     Disable,
     Enable,
+    Load,
     Mask,
     Observed,
     Reload,
@@ -90,8 +91,15 @@ def diff(view: View, observed: Observed) -> Plan:
         after="" if prune else ", ".join(_word(step) for step in draft.steps),
         disruption=draft.disruption,
         prune=prune,
+        inside=_gone(view, observed.namespace) if prune else None,
     )
     return Plan((Group((change,), tuple(draft.after)),), tuple(draft.findings), owned)
+
+
+def _gone(view: View, namespace: str) -> ResourceId | None:
+    """The namespace that a unit was in, if that is no longer declared either: then it is one deletion."""
+    rid = ResourceId("namespace", namespace)
+    return rid if namespace and rid not in view.everything else None
 
 
 def _state(observed: Observed) -> str:
@@ -172,7 +180,7 @@ def _files(draft: _Draft, spec: ServiceSpec) -> bool:
         if path not in wanted and is_ours(state, observed.owner):
             draft.step(f"{path} is no longer declared", RemoveFile(path))
     if draft.steps:
-        draft.steps.append(Reload())
+        draft.steps.append(Load() if spec.unit is not None and not observed.unit.installed else Reload())
     elif wanted and observed.unit.need_reload:
         draft.step("its files changed and systemd has not read them", Reload())
     return True
@@ -208,7 +216,8 @@ def _running(draft: _Draft, view: View, spec: ServiceSpec, *, written: bool) -> 
         case "active" | "reloading" | "refreshing":
             if not _displaced(draft, spec) and not _outdated(draft, view, spec, written=written):
                 _unread(draft, view, spec)
-                _healthy(draft, spec)
+                if not _held(draft, spec):
+                    _healthy(draft, spec)
         case "activating" | "deactivating" | "maintenance":
             what = {"activating": "starting", "deactivating": "stopping"}.get(unit.active, unit.active)
             draft.find(Outcome.PENDING, f"systemd is {what} it ({unit.sub})", WAIT)
@@ -223,9 +232,10 @@ def _start(draft: _Draft, view: View, spec: ServiceSpec) -> None:
     if observed.place is Place.NOWHERE:
         _without_namespace(draft, spec, "does not run")
         return
-    for name in (*spec.after, *spec.requires):
+    for name in (*observed.before, *spec.after, *spec.requires):
         other = observed.others[name]
-        if not other.works and not (other.hopeless and name not in spec.requires):
+        needed = name in observed.before or name in spec.requires
+        if not other.works and (needed or not other.hopeless):
             waits = (ResourceId(ServiceSpec.kind, name),)
             draft.find(Outcome.PENDING, f"waits for {name}, which {other.why}", WAIT, waits)
             return
@@ -236,7 +246,7 @@ def _start(draft: _Draft, view: View, spec: ServiceSpec) -> None:
     failed = observed.unit.active == "failed"
     why = f"has failed ({observed.unit.result})" if failed else "does not run"
     if _may_try(draft, spec, why):
-        draft.step(why, Start(failed=failed))
+        draft.step(why, Start())
         draft.after += _files_of(view, (*spec.restart_on, *spec.reload_on))
 
 
@@ -321,6 +331,18 @@ def _healthy(draft: _Draft, spec: ServiceSpec) -> None:
         draft.find(Outcome.PENDING, f"a check failed once: {health.words}", spec.interval)
     elif _may_try(draft, spec, health.words):
         draft.step(f"runs and does not work: {health.words}", Restart(fault=True), disruption=Disruption.BRIEF)
+
+
+def _held(draft: _Draft, spec: ServiceSpec) -> bool:
+    """It runs, but something before it in its group does not work: left running, not called right, nor restarted."""
+    for name in draft.observed.before:
+        other = draft.observed.others[name]
+        if not other.works:
+            waits = (ResourceId(ServiceSpec.kind, name),)
+            reason = f"it runs, but before it in group {spec.group} comes {name}, which {other.why}"
+            draft.find(Outcome.PENDING, reason, WAIT, waits)
+            return True
+    return False
 
 
 def scope_of(name: str) -> Scope:

@@ -60,8 +60,12 @@ class Observed:
     tries: Tries = field(default_factory=Tries)
     chosen: str = ""
     """Of its `one_of`, the unit that is to run; '' without."""
+    before: tuple[str, ...] = ()
+    """What comes before it in its group, in order; each is in `others`."""
     said: str = ""
     """The last lines of its journal, when it was given up."""
+    namespace: str = ""
+    """That it is, or was a moment ago, to be in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,11 @@ class RemoveFile:
 @dataclass(frozen=True, slots=True)
 class Reload:
     """daemon-reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Have systemd read the file of a unit that it did not know. Where it does not find it, daemon-reload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +112,7 @@ class Disable:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`failed`: systemd has given it up, which is reset first."""
-
-    failed: bool = False
+    """systemd's own limit of starts is reset first: how often is ours to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,7 @@ class ReloadUnit:
     digest: str
 
 
-Step = WriteFile | RemoveFile | Reload | Mask | Unmask | Enable | Disable | Start | Stop | Restart | ReloadUnit
+Step = WriteFile | RemoveFile | Load | Reload | Mask | Unmask | Enable | Disable | Start | Stop | Restart | ReloadUnit
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,14 +193,39 @@ class AddressSpec(OnLink):
     scope: Literal["global", "link", "host"] = "global"
 
 
+class NextHop(BaseModel):
+    """One of several ways of a route. The traffic is shared by `weight`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    via: IpAddress | None = None
+    dev: InterfaceName | None = None
+    weight: Annotated[int, Field(ge=1, le=256)] = 1
+    onlink: bool = False
+
+    @field_validator("via")
+    @classmethod
+    def _kernel_form(cls, ip: str | None) -> str | None:
+        return None if ip is None else _as_the_kernel(ip)
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Self:
+        if self.via is None and self.dev is None:
+            raise ValueError("via and dev are both missing; a next hop needs one of them")
+        if self.onlink and (self.via is None or self.dev is None):
+            raise ValueError("onlink needs via and dev")
+        return self
+
+
 class RouteSpec(Inside):
-    """A route. `default` is IPv4's unless `via` is an IPv6 address; write ::/0 otherwise."""
+    """A route. `default` is IPv4's unless `via` (or that of the first of `hops`) is an IPv6 address; or write ::/0."""
 
     kind: ClassVar[str] = "route"
 
     to: Destination
     via: IpAddress | None = None
     dev: InterfaceName | None = None
+    hops: tuple[NextHop, ...] = Field((), description="Several next hops (ECMP), instead of via and dev.")
     metric: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
     table: Table = MAIN
     onlink: bool = False
@@ -209,15 +234,38 @@ class RouteSpec(Inside):
 
     _names = field_validator("table", mode="before")(_table)
 
+    @field_validator("via", mode="before")
+    @classmethod
+    def _one_way(cls, via: Any) -> Any:
+        if isinstance(via, list | tuple):
+            raise ValueError(  # noqa: TRY004 - a mistake of the YAML, which pydantic collects
+                "via is one address; several next hops are written as hops: [{via: A}, {via: B, weight: 2}]"
+            )
+        return via
+
     @field_validator("via", "src")
     @classmethod
     def _kernel_form(cls, ip: str | None) -> str | None:
         return None if ip is None else _as_the_kernel(ip)
 
     @model_validator(mode="after")
+    def _several_ways(self) -> Self:
+        if not self.hops:
+            return self
+        if self.type != "unicast" or self.via is not None or self.dev is not None or self.onlink:
+            raise ValueError("hops stands instead of via, dev and onlink, and for a unicast route only")
+        if len(self.hops) < 2:
+            raise ValueError("hops has one next hop; write it as via and dev")
+        if len({(hop.via, hop.dev) for hop in self.hops}) < len(self.hops):
+            raise ValueError("hops has the same next hop twice; give it a weight instead")
+        if {":" in hop.via for hop in self.hops if hop.via is not None} - {":" in self.destination}:
+            raise ValueError(f"hops has a next hop of another family than the route to {self.destination}")
+        return self
+
+    @model_validator(mode="after")
     def _goes_somewhere(self) -> Self:
-        if self.type == "unicast" and self.via is None and self.dev is None:
-            raise ValueError("via and dev are both missing; a route needs one of them")
+        if self.type == "unicast" and self.via is None and self.dev is None and not self.hops:
+            raise ValueError("via and dev are both missing; a route needs one of them, or hops")
         if self.type != "unicast" and (self.via is not None or self.dev is not None):
             raise ValueError(f"via and dev are not for a {self.type} route")
         if self.onlink and (self.via is None or self.dev is None):
@@ -229,11 +277,12 @@ class RouteSpec(Inside):
         """The prefix that `to` means."""
         if self.to != "default":
             return self.to
-        return DEFAULTS[6 if ":" in (self.via or "") else 4]
+        first = self.hops[0].via if self.hops else self.via
+        return DEFAULTS[6 if ":" in (first or "") else 4]
 
     def refs(self) -> tuple[ResourceId, ...]:
-        refs = self.container()
-        return refs if self.dev is None else (*refs, ResourceId("link", f"{self.namespace}/{self.dev}"))
+        devices = dict.fromkeys(dev for dev in (self.dev, *(hop.dev for hop in self.hops)) if dev is not None)
+        return (*self.container(), *(ResourceId("link", f"{self.namespace}/{dev}") for dev in devices))
 
 
 _FROM: Any = {"from": (Prefix | None, Field(None, description="Source network."))}

@@ -145,6 +145,10 @@ class HeldPortSpec(Spec):
 
     kind: ClassVar[str] = "held_port"
 
+    awaited: bool = Field(
+        default=True,
+        description="false: while nobody has plugged it nothing is missing, as of an instance that is off.",
+    )
     tag: VlanId | None = None
     other_config: StringMap = Field(default_factory=dict, description="These keys are held.")
     external_ids: StringMap = Field(default_factory=dict, description="Port.external_ids: these keys are held.")

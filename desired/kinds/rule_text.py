@@ -9,6 +9,7 @@ import re
 
 _LONGEST = 2000
 _SHORT = frozenset("psdiomjgf")
+_SETS = frozenset({"match-set", "add-set", "del-set", "map-set"})
 _COMMANDS = frozenset({
     "append", "delete", "check", "insert", "replace", "list", "list-rules", "flush", "zero", "new-chain",
     "delete-chain", "rename-chain", "policy", "table", "numeric", "verbose", "wait", "wait-interval", "exact",
@@ -72,6 +73,12 @@ def _check(token: str) -> None:
     name = token[2:].partition("=")[0]
     if name in _COMMANDS or (len(name) > 1 and "modprobe".startswith(name)):
         raise ValueError(f"{token!r} cannot be in a rule: it is a command to iptables itself")
+    if name in _SETS:
+        raise ValueError(
+            f"{token!r} names an ipset, and such rules are not held: the rule contains the number of the set, which"
+            " is another one in each namespace. Write the addresses out (-s A,B,C), or leave the rule to whoever makes"
+            " the set, in a chain that is not ours"
+        )
 
 
 def chain_name(name: str) -> str:

@@ -51,6 +51,8 @@ class ServiceSpec(Spec):
     after: tuple[UnitName, ...] = Field((), description="Not started before these work (or were given up).")
     requires: tuple[UnitName, ...] = Field((), description="Not started unless these work.")
     one_of: OneLine | None = Field(None, description="Of all services with this word, one runs: the first that works.")
+    group: OneLine | None = Field(None, description="Held together: works only while all before it in the group do.")
+    order: Annotated[int, Field(ge=0, le=9999)] = Field(0, description="Order in the group: low first, then by name.")
     checks: tuple[Probe, ...] = Field((), description="All must succeed, or the unit is restarted.")
     interval: Seconds = Field(10.0, description="Seconds between checks.")
     timeout: Seconds = Field(5.0, description="Seconds that a check may take.")
@@ -80,6 +82,8 @@ class ServiceSpec(Spec):
             raise ValueError(f"restart_on and reload_on both name {both[0]}; one of them is right")
         if self.namespace == HOST:
             raise ValueError("namespace is a named one; a unit that is on the host needs none")
+        if self.group is None and "order" in self.model_fields_set:
+            raise ValueError("order is that in a group; name the group as well: group: WORD")
         return self
 
     @property

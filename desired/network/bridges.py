@@ -64,4 +64,5 @@ def tunnels(here: Here) -> Iterator[Resource]:
 def held(network: Network, port: Port, vlan: int) -> Iterator[Resource]:
     """The port of an instance, which others plug: it gets its network's VLAN, and says whose that is."""
     if port.plug == "held":
-        yield made(HeldPortSpec(tag=vlan, other_config=network_config(network)), port.origin, port.id)
+        held = HeldPortSpec(tag=vlan, other_config=network_config(network), awaited=False)
+        yield made(held, port.origin, port.id)

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from desired.network.following import Touched, with_changes
@@ -62,6 +63,9 @@ def differing(old: Model, new: Model, among: Iterable[ResourceId] | None = None)
     """What is not the same in two models. An object read anew that says the same at the same place is."""
     if among is not None:
         return tuple(sorted({rid for rid in among if not _same(old.objects.get(rid), new.objects.get(rid))}))
+    aligned = _aligned(old, new)
+    if aligned is not None:
+        return aligned
     found, known = [], 0
     was = old.objects.get
     for rid, resource in new.objects.items():
@@ -73,6 +77,17 @@ def differing(old: Model, new: Model, among: Iterable[ResourceId] | None = None)
     if known != len(old.objects):
         found += [rid for rid in old.objects if rid not in new.objects]
     return tuple(found)
+
+
+def _aligned(old: Model, new: Model) -> tuple[ResourceId, ...] | None:
+    """What differs, if the new model has the objects of the old one in their order, and then perhaps more.
+
+    That is how a model looks that was copied with changes, and no name has to be looked up then.
+    """
+    pairs = [(o, n) for o, n in zip(old.objects.values(), new.objects.values(), strict=False) if o is not n]
+    if len(old.objects) > len(new.objects) or any(o.id != n.id for o, n in pairs):
+        return None
+    return (*(n.id for o, n in pairs if not _same(o, n)), *islice(new.objects, len(old.objects), None))
 
 
 def _same(one: Resource | None, other: Resource | None) -> bool:

@@ -18,7 +18,7 @@ from desired.network.build import build
 from desired.network.here import Here, here
 from desired.network.model import TUNNELLED, Model
 from desired.network.topology import Network, Problem, Router, Topology
-from desired.resource import Resource, ResourceId
+from desired.resource import Mode, Resource, ResourceId, Spec
 
 Key = tuple[str, ...]
 _NOTHING: Mapping[ResourceId, Resource] = MappingProxyType({})
@@ -35,11 +35,24 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A fragment still to be made: who it is, everything it depends on, and how to make it."""
+    """A fragment still to be made: who it is, everything it depends on, and how to make it.
+
+    `adopt` and `mode` of the options, of the node, of the network or router it is of hold for all that it makes.
+    """
 
     key: Key
     inputs: tuple[Any, ...]
     make: Callable[[], Iterable[Resource]]
+    of: tuple[Spec, ...]
+
+    def fragment(self) -> Fragment:
+        adopt = any(spec.adopt for spec in self.of)
+        observe = any(spec.mode is Mode.OBSERVE for spec in self.of)
+        resources = tuple(self.make())
+        if adopt or observe:
+            given = {"adopt": adopt, "mode": Mode.OBSERVE if observe else Mode.ENFORCE}
+            resources = tuple(_with(resource, given) for resource in resources)
+        return Fragment(self.inputs, resources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +125,23 @@ class Compiler:
                 fragments[part.key] = old
             else:
                 fresh = True
-                fragments[part.key] = Fragment(part.inputs, tuple(part.make()))
+                fragments[part.key] = part.fragment()
         if fresh or fragments.keys() != self._fragments.keys():
             self._merged = _merged(fragments)
         self._fragments = fragments
 
 
 def _parts(topology: Topology, around: Here, vlans: Mapping[str, int]) -> Iterator[Part]:
-    yield Part(("node",), (around,), lambda: (*bridges.bridges(around), *flows.base(around)))
-    yield Part(("tunnels",), (around,), lambda: (*bridges.tunnels(around), *flows.tunnels(around)))
+    of = around.options, around.node.spec
+    yield Part(("node",), (around,), lambda: (*bridges.bridges(around), *flows.base(around)), of)
+    yield Part(("tunnels",), (around,), lambda: (*bridges.tunnels(around), *flows.tunnels(around)), of)
     for own, vlan in vlans.items():
         yield _network_part(topology, around, topology.networks[own], vlan)
     mine = [own for own in sorted(topology.routers) if topology.routers[own].node == around.name]
     for own in mine:
         yield from _router_part(topology, around, topology.routers[own], vlans)
     if mine or any(around.name in topology.networks[own].dhcp_nodes for own in vlans):
-        yield Part(("metadata",), (around,), lambda: metadata.relay(topology, around.node.origin))
+        yield Part(("metadata",), (around,), lambda: metadata.relay(topology, around.node.origin), of)
 
 
 def _network_part(topology: Topology, around: Here, network: Network, vlan: int) -> Part:
@@ -141,7 +155,8 @@ def _network_part(topology: Topology, around: Here, network: Network, vlan: int)
                 yield from bridges.held(network, port, vlan)
                 yield from hosts.fragment(topology, network, port, vlan)
 
-    return Part(("network", network.id), (around, network, vlan), make)
+    of = around.options, around.node.spec, network.spec
+    return Part(("network", network.id), (around, network, vlan), make, of)
 
 
 def _router_part(topology: Topology, around: Here, router: Router, vlans: Mapping[str, int]) -> Iterator[Part]:
@@ -154,7 +169,13 @@ def _router_part(topology: Topology, around: Here, router: Router, vlans: Mappin
         def make() -> Iterable[Resource]:
             return routers.fragment(topology, router, around.name, vlans)
 
-        yield Part(("router", router.id), (around, router, known), make)
+        of = around.options, around.node.spec, router.spec
+        yield Part(("router", router.id), (around, router, known), make, of)
+
+
+def _with(resource: Resource, given: Mapping[str, Any]) -> Resource:
+    spec = resource.spec.model_copy(update=given)
+    return Resource(resource.id, spec, resource.origin, spec.generation())
 
 
 def _unreachable(around: Here, network: Network) -> str | None:

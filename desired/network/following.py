@@ -21,7 +21,7 @@ from desired.network.model import (
     object_id,
 )
 from desired.network.resolver import EMPTY, Ids, Resolver
-from desired.resource import Resource, ResourceId
+from desired.resource import Mode, Resource, ResourceId
 
 _ALWAYS = frozenset({NeutronPortSpec.kind, NeutronFloatingIpSpec.kind})
 _IF_NEW = frozenset({NetworkSpec.kind, SubnetSpec.kind})
@@ -92,7 +92,7 @@ class _Following:
         if (rid.kind, own) in self.by_id:
             return False
         self.own[rid], self.by_id[rid.kind, own] = own, rid
-        return True
+        return not (after.spec.adopt or after.spec.mode is Mode.OBSERVE)
 
     def follow(self, rid: ResourceId) -> bool:
         """Take one change over. False when it cannot be followed."""

@@ -25,9 +25,12 @@ from desired.network.model import (
 )
 from desired.network.resolver import Faults, Ids, Resolver
 from desired.network.topology import Node
-from desired.resource import Resource, ResourceId
+from desired.resource import Mode, Resource, ResourceId
 
 ROUTER_OWNERS = frozenset({Owner.ROUTER_INTERFACE, Owner.ROUTER_GATEWAY})
+_NOT_ALONE = SubnetSpec, NeutronPortSpec, NeutronFloatingIpSpec
+"""What is part of a network's or router's share of a node, and is held as the whole of it is."""
+
 WITH_ID = frozenset(kind.kind for kind in KINDS if issubclass(kind, ObjectSpec))
 
 Rids = frozenset[ResourceId]
@@ -77,6 +80,8 @@ def indexed(model: Model, before: Index | None = None) -> Index:
     refs: dict[str, set[ResourceId]] = defaultdict(set)
     routed: dict[str, set[ResourceId]] = defaultdict(set)
     for resource in _usable(model, ids):
+        if isinstance(resource.spec, _NOT_ALONE) and (resource.spec.adopt or resource.spec.mode is Mode.OBSERVE):
+            note(faults, resource.id, "adopt and mode are for its network or router, its node, or the options")
         match resource.spec:
             case SubnetSpec() as spec:
                 group = subnets

@@ -50,7 +50,7 @@ def parse_url(text: str) -> URL:
     except (SQLAlchemyError, ValueError) as error:
         raise StoreError(
             "the store's URL cannot be read; right would be sqlite:////var/lib/reconciler/reconciler.db "
-            "or postgresql://user@host/database"
+            "or postgresql://user@host/database or mariadb://user@host/database"
         ) from error
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
 
@@ -82,7 +82,7 @@ def build_engine(url: URL) -> Engine:
     except ImportError as error:
         raise StoreError(
             f"store {shown(url)}: the driver {url.get_driver_name()!r} is not installed ({error}); "
-            "for PostgreSQL install psycopg[binary]"
+            "for PostgreSQL install psycopg[binary], for MariaDB PyMySQL"
         ) from error
 
 
@@ -97,8 +97,12 @@ def patient(engine: Engine) -> Engine:
 
 
 def to_json(value: object) -> str:
-    """Compact JSON. PostgreSQL can store no NUL, not even an escaped one once it is looked into."""
-    return json.dumps(value, separators=(",", ":")).replace("\\u0000", "\\ufffd")
+    """Compact JSON. PostgreSQL can store no NUL, not even an escaped one; MariaDB no half of a surrogate pair."""
+    found = json.dumps(value, separators=(",", ":")).replace("\\u0000", "\\ufffd")
+    if "\\ud" in found:
+        whole = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+        return json.dumps(json.loads(whole), separators=(",", ":")).replace("\\u0000", "\\ufffd")
+    return found
 
 
 def prepare_file(path: Path) -> None:
@@ -185,6 +189,8 @@ _MARIADB = {
     1045: "the server does not accept this user or password",
     1049: "the database does not exist on the server",
     1114: "the server's disk is full",
+    1142: "this user may not do that",
+    1227: "this user may not do that",
     1205: "it is locked by another process",
     2002: "there is no connection to the server",
     2003: "there is no connection to the server",
@@ -209,13 +215,15 @@ def store_error(error: Exception, doing: str, name: str) -> StoreError:
 def _reason(said: BaseException) -> str:
     if isinstance(said, sqlite3.Error):
         return _SQLITE.get(_primary(said), "")
+    code = said.args[0] if said.args else None
+    if isinstance(code, int):
+        return _MARIADB.get(code, "")
     if hasattr(said, "sqlstate"):
         state = said.sqlstate
         if state is None:
             return "there is no connection to the server"
         return next((text for prefix, text in _SQLSTATE.items() if state.startswith(prefix)), "")
-    code = said.args[0] if said.args else None
-    return _MARIADB.get(code, "") if isinstance(code, int) else ""
+    return ""
 
 
 def _primary(error: sqlite3.Error) -> int:

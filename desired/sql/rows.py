@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from desired.sql.tables import resource_key
-from desired.store import JournalRow, ResourceRow
+from desired.store import JournalRow, MirrorRow, ResourceRow
 
 LONG = 16_000
 """Characters in a long text: in four bytes each they still fit MariaDB's TEXT."""
@@ -48,6 +48,19 @@ def resource_values(node: str, row: ResourceRow) -> dict[str, Any]:
     content = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
     values["digest"] = hashlib.blake2b(content, digest_size=16).hexdigest()
     return values
+
+
+def mirror_values(node: str, source: str, row: MirrorRow) -> dict[str, Any]:
+    return {
+        "node": node,
+        "source": fit(source, 64),
+        "kind": fit(row.kind, 64),
+        "name": fit(row.name, 64),
+        "body": None if row.body is None else dict(row.body),
+        "at": row.at,
+        "revision": row.revision,
+        "more": dict(row.more) or None,
+    }
 
 
 def journal_values(node: str, row: JournalRow) -> dict[str, Any]:

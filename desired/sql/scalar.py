@@ -8,6 +8,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from desired.sql.engine import parse_url
+from desired.store import StoreError
 from reconciler.errors import DriverError
 
 _TIMEOUTS = {
@@ -25,16 +27,19 @@ def scalar(url: str, query: str, timeout: float) -> Any:
     and value) gives the second.
     """
     try:
-        backend = url.partition("://")[0].partition("+")[0]
-        name = _TIMEOUTS.get(backend)
-        engine = create_engine(url, poolclass=NullPool, connect_args={name: max(1, int(timeout))} if name else {})
+        parsed = parse_url(url)
+        name = _TIMEOUTS.get(parsed.get_backend_name())
+        engine = create_engine(parsed, poolclass=NullPool, connect_args={name: max(1, int(timeout))} if name else {})
         with engine.connect() as connection:
             row = connection.execute(text(query)).first()
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError, StoreError) as error:
         raise DriverError(
             f"this URL cannot be used: {type(error).__name__}; is the database's driver installed?"
         ) from error
     except SQLAlchemyError as error:
-        said = str(getattr(error, "orig", None) or error).splitlines()
+        orig = getattr(error, "orig", None)
+        parts: tuple[object, ...] = getattr(orig, "args", ())
+        words = parts[1] if len(parts) > 1 else orig or error  # PyMySQL: number, words
+        said = str(words).splitlines()
         raise DriverError(f"the database says: {said[0] if said else type(error).__name__}") from error
     return None if row is None else row[1] if len(row) == 2 else row[0]

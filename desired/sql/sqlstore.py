@@ -17,11 +17,12 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, i
 
 from desired.sql import engine as engines
 from desired.sql.migrate import ensure_schema
-from desired.sql.rows import SHOWN_LINES, fit, journal_row, journal_values, line_values, resource_values
+from desired.sql.rows import SHOWN_LINES, fit, journal_row, journal_values, line_values, mirror_values, resource_values
 from desired.sql.tables import (
     approval,
     journal,
     journal_line,
+    mirror,
     pause,
     resource,
     resource_key,
@@ -33,6 +34,7 @@ from desired.sql.trim import trim
 from desired.store import (
     HistoryQuery,
     JournalRow,
+    MirrorRow,
     PauseRow,
     ResourceRow,
     Retention,
@@ -220,6 +222,30 @@ class SqlStore:
         with self._reading("reading approvals") as connection:
             mine = select(approval.c.revision).where(approval.c.node == self._node).order_by(approval.c.at)
             return connection.scalars(mine).all()
+
+    def save_mirror(self, source: str, rows: Sequence[MirrorRow], forgotten: Sequence[tuple[str, str]]) -> None:
+        """Remember these objects of a source, each in place of what was known of it, and forget others."""
+        mine = (mirror.c.node == self._node, mirror.c.source == fit(source, 64))
+        by_kind: dict[str, list[str]] = {}
+        for kind, name in (*forgotten, *((row.kind, row.name) for row in rows)):
+            by_kind.setdefault(fit(kind, 64), []).append(fit(name, 64))
+        values = [mirror_values(self._node, source, row) for row in rows]
+        with self._writing("remembering the mirror") as connection:
+            for kind, names in by_kind.items():
+                for chunk in _chunks(names):
+                    connection.execute(delete(mirror).where(*mine, mirror.c.kind == kind, mirror.c.name.in_(chunk)))
+            for fresh in _chunks(values):
+                connection.execute(insert(mirror), fresh)
+
+    def mirror(self, source: str) -> Sequence[MirrorRow]:
+        """All that is remembered of a source, in no particular order."""
+        columns = (mirror.c[name] for name in ("kind", "name", "body", "at", "revision", "more"))
+        mine = select(*columns).where(mirror.c.node == self._node, mirror.c.source == source)
+        with self._reading("reading the mirror") as connection:
+            return [
+                MirrorRow(row.kind, row.name, row.body, row.at, row.revision, row.more or {})
+                for row in connection.execute(mine)
+            ]
 
     def trim(self, retention: Retention, now: float) -> int:
         """Delete what is older than the retention, in small transactions; returns how many rows went.

@@ -8,6 +8,7 @@ hash of it is the key and the name itself is compared afterwards. Wall-clock tim
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -23,10 +24,10 @@ from sqlalchemy import (
     Text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema this program works with: the newest file in `desired/migrations/versions`."""
 
-KNOWN = (HEAD,)
+KNOWN = ("0001", HEAD)
 """All schemas this program can upgrade from, oldest first. Anything else was made by a newer program."""
 
 VERSION_TABLE = "alembic_version"
@@ -41,6 +42,13 @@ metadata = MetaData(
 
 _ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself in an INTEGER column only
 
+UNICODE: dict[str, Any] = {
+    f"{dialect}_{name}": value
+    for dialect in ("mysql", "mariadb")
+    for name, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
+"""Given to every table: what the database's default is (latin1, and A equal to a) is not what names need."""
+
 revision = Table(
     "revision",
     metadata,
@@ -53,6 +61,7 @@ revision = Table(
     Column("applied", Double),
     Column("resources", Integer, nullable=False),
     Index(None, "node", "seq"),
+    **UNICODE,
 )
 
 # A resource is of all revisions with since <= seq < until; until is NULL in what is declared now. So a revision that
@@ -74,6 +83,7 @@ resource = Table(
     Column("column", Integer, nullable=False),
     Column("path", Text, nullable=False),
     Index(None, "node", "until"),
+    **UNICODE,
 )
 
 journal = Table(
@@ -94,6 +104,7 @@ journal = Table(
     Index(None, "node", "id"),
     Index(None, "node", "at"),
     Index(None, "node", "pass_id"),
+    **UNICODE,
 )
 
 journal_line = Table(
@@ -113,6 +124,7 @@ journal_line = Table(
     Column("gate", String(64)),
     Column("more", JSON(none_as_null=True)),  # what else the mapping had
     Index(None, "resource_key", "journal_id"),
+    **UNICODE,
 )
 
 status = Table(
@@ -125,6 +137,7 @@ status = Table(
     Column("reason", Text, nullable=False),
     Column("since", Double, nullable=False),
     Column("gate", String(64), nullable=False),
+    **UNICODE,
 )
 
 pause = Table(
@@ -137,6 +150,7 @@ pause = Table(
     Column("at", Double, nullable=False),
     Column("until", Double),
     Column("by", Text, nullable=False),
+    **UNICODE,
 )
 
 approval = Table(
@@ -146,6 +160,22 @@ approval = Table(
     Column("revision", String(64), primary_key=True),
     Column("at", Double, nullable=False),
     Column("by", Text, nullable=False),
+    **UNICODE,
+)
+
+# Objects of other systems as they were last known, each on every node by itself: a node that starts without its
+# sources has nobody else to ask.
+mirror = Table(
+    "mirror",
+    metadata,
+    Column("node", String(255), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("body", JSON(none_as_null=True)),  # NULL: deleted, and that is remembered
+    Column("at", Double, nullable=False),
+    Column("revision", BigInteger),
+    Column("more", JSON(none_as_null=True)),
 )
 
 

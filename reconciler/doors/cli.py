@@ -44,6 +44,7 @@ reconcile --once                     do it now, then end
 reconcile --once --only port/tap0    ... only for this port
 reconcile status                     how does the node stand?
 reconcile events -f                  watch it work
+reconcile fleet                      how do all nodes stand?
 reconcile pause node --reason "..." --for 30m
 
 Exit codes: 0 as declared, nothing to do; 1 failed or invalid; 2 there are changes (plan, --dry-run); 3 something

@@ -56,15 +56,18 @@ _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.BAD: "red", V
 def examine(session: Session) -> Sequence[Check]:
     """All checks. Raises SettingsError when even the settings cannot be read."""
     from reconciler.doors import (  # noqa: PLC0415 (they build on this module)
+        doctor_amqp,
         doctor_journal,
         doctor_mqtt,
+        doctor_neutron,
         doctor_ovs,
         doctor_service,
     )
 
     examiners: tuple[Examiner, ...] = (
         _settings, _kernel, _rights, _iptables, *doctor_ovs.EXAMINERS, _desired, _store, _disk, _daemon,
-        *doctor_mqtt.EXAMINERS, *doctor_service.EXAMINERS, doctor_journal.journals,
+        doctor_amqp.broker, *doctor_neutron.EXAMINERS, *doctor_mqtt.EXAMINERS, *doctor_service.EXAMINERS,
+        doctor_journal.journals,
     )  # fmt: skip
     return tuple(check for examiner in examiners for check in _guarded(examiner, session))
 

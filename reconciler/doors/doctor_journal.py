@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from controllers.drivers import tools
 from controllers.drivers.probes.ask import ask
+from controllers.drivers.probes.configured import value_at
 from desired.kinds.probe import Probe
 from desired.kinds.service import ServiceSpec
 from reconciler.doors.doctor import Check, Verdict
 from reconciler.doors.session import Session
 from reconciler.doors.signatures import Sighting, sightings
-from reconciler.errors import NotReady
+from reconciler.errors import DriverError, NotReady
 
 SINCE = "-1h"
 LINES = 2000
@@ -40,7 +43,7 @@ def journals(session: Session) -> Iterator[Check]:
     for unit in units:
         for sighting in sightings(unit, _read(unit)):
             seen += 1
-            yield told(sighting, answer)
+            yield told(meant(sighting), answer)
     if not seen:
         yield Check("journal", Verdict.OK, f"nothing known to be bad in the last hour of {len(units)} units")
 
@@ -52,6 +55,21 @@ def told(sighting: Sighting, asker: Callable[[Probe], str]) -> Check:
     line = sighting.line if len(sighting.line) <= _LONGEST else f"{sighting.line[: _LONGEST - 1]}…"
     detail = f"{sighting.means} (seen {sighting.count} times, last: {line}){checked}"
     return Check(f"log {sighting.signature.name}", Verdict.WARNING, detail, sighting.do)
+
+
+def meant(sighting: Sighting) -> Sighting:
+    """With the host that the configuration of the unit names, if it can be read."""
+    for place in sighting.meant:
+        try:
+            url = urlsplit(value_at(place))
+            port = url.port
+        except (DriverError, ValueError):
+            continue
+        if url.hostname:
+            host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+            found = {"host": host, "place": f"{host}:{port or (443 if url.scheme == 'https' else 80)}"}
+            return replace(sighting, words={**sighting.words, **found})
+    return sighting
 
 
 def answer(probe: Probe) -> str:

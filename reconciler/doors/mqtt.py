@@ -220,9 +220,15 @@ class Publisher:
                     if self._looks.flooded():
                         break
                 log.warning("look_flood", topics=topics, paused=FLOOD_PAUSE)
-                await client.unsubscribe(list(topics))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FLOOD_PAUSE):
-                        async for _ in client.messages:
-                            pass  # what was on its way; it asked for a look, which comes below
-            self._looks.everything()
+                try:
+                    await self._let_pass(client, topics)
+                finally:
+                    self._looks.everything()
+
+    async def _let_pass(self, client: Client, topics: Sequence[str]) -> None:
+        """Read no requests for a while; those on their way are thrown away, since a look at everything follows."""
+        await client.unsubscribe(list(topics))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLOOD_PAUSE):
+                async for _ in client.messages:
+                    pass

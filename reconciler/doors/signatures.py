@@ -2,18 +2,20 @@
 
 `doctor_journal` looks for them in the journals of the units that are held. A new signature is an entry here; its
 `lines` are what the test feeds it with. `asks` are checks (fields of `desired.kinds.probe.Probe`) whose answers belong
-to the diagnosis; ``{name}`` in them is a group of the pattern, with its value in `defaults` when the line has none.
+to the diagnosis; ``{name}`` in them is a group of the pattern, or stands for what a configuration file says (`meant`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from desired.kinds.probe import without_passwords
 
 _CONF = "/etc/{product}/{product}.conf"
+_HERE = {"host": "127.0.0.1", "place": "127.0.0.1:5000"}
+"""Whom an OpenStack service talks to when its configuration does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,9 @@ class Signature:
     means: str
     do: str
     lines: tuple[str, ...]
-    asks: tuple[Mapping[str, str], ...] = ()
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    asks: tuple[Mapping[str, str | tuple[str, ...]], ...] = ()
+    meant: tuple[str, ...] = ()
+    """Where a URL stands whose host is meant, the first that is there: ``FILE:SECTION/KEY``. Gives `host`, `place`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,16 @@ class Sighting:
         return self.signature.do.format_map(self.words)
 
     @property
-    def asks(self) -> tuple[dict[str, str], ...]:
+    def asks(self) -> tuple[dict[str, str | tuple[str, ...]], ...]:
         """The checks to ask, with the names in them replaced."""
-        return tuple({name: text.format_map(self.words) for name, text in ask.items()} for ask in self.signature.asks)
+        return tuple({name: self._filled(text) for name, text in ask.items()} for ask in self.signature.asks)
+
+    @property
+    def meant(self) -> tuple[str, ...]:
+        return tuple(place.format_map(self.words) for place in self.signature.meant)
+
+    def _filled(self, text: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return text.format_map(self.words) if isinstance(text, str) else tuple(t.format_map(self.words) for t in text)
 
 
 _AMQP = ({"amqp": f"ini:{_CONF}:DEFAULT/transport_url"},)
@@ -100,24 +110,34 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "l3-loop",
         re.compile(r"Error running l3_nat daemon_loop|Failed synchronizing routers"),
-        "the L3 agent gets no answer from the API or from identity, so routers are not updated",
-        "see that the API answers on port 9696 and identity on 5000, and that auth_url and admin_password in"
+        "the L3 agent gets no answer from the API (port 9696 of {host}) or from identity ({place}), so routers are not"
+        " updated",
+        "see that both run on {host} and that filter rules let them in, and that auth_url and admin_password in"
         " /etc/{product}/l3_agent.ini are those of the service user",
         (
             "ERROR quantum.agent.l3_agent [-] Error running l3_nat daemon_loop",
             "ERROR neutron.agent.l3.agent [-] Failed synchronizing routers due to RPC error: Timeout",
         ),
-        asks=({"tcp": "127.0.0.1:9696"}, {"tcp": "127.0.0.1:5000"}),
+        asks=({"tcp": "{host}:9696"}, {"tcp": "{place}"}, *_AMQP),
+        meant=(
+            "/etc/{product}/l3_agent.ini:DEFAULT/auth_url",
+            f"{_CONF}:keystone_authtoken/auth_url",
+            f"{_CONF}:keystone_authtoken/auth_uri",
+            f"{_CONF}:keystone_authtoken/www_authenticate_uri",
+        ),
     ),
     Signature(
         "rootwrap",
-        re.compile(r"Unauthorized command: (?P<command>[^()]+?)(?: \(no filter matched\))?$"),
+        re.compile(r"Unauthorized command: (?P<command>(?P<program>[^\s()]+)[^()]*?)(?: \(no filter matched\))?$"),
         "rootwrap refuses '{command}' to {unit}: no filter allows it",
         "see that filters_path in /etc/{product}/rootwrap.conf names the directory with the filters of this release,"
         " and that its files are complete and owned by root",
         (
             "'/usr/bin/neutron-rootwrap: Unauthorized command: ip netns exec qrouter-1 ip addr (no filter matched)",
             "/usr/bin/quantum-rootwrap: Unauthorized command: ovs-vsctl --timeout=2 list-ports br-int",
+        ),
+        asks=(
+            {"command": ("grep", "-rlwe", "{program}", "/etc/{product}/rootwrap.d", "/usr/share/{product}/rootwrap")},
         ),
     ),
     Signature(
@@ -132,6 +152,7 @@ SIGNATURES: tuple[Signature, ...] = (
             "sudo: a password is required",
             "neutron : command not allowed ; TTY=unknown ; PWD=/ ; USER=root ; COMMAND=/usr/bin/neutron-rootwrap",
         ),
+        asks=({"command": ("sudo", "-n", "-l", "-U", "{product}")},),
     ),
     Signature(
         "floating-tenant",
@@ -175,7 +196,7 @@ def sightings(unit: str, lines: Iterable[str]) -> Iterator[Sighting]:
                 count = found[signature.name][1] + 1 if signature.name in found else 1
                 found[signature.name] = (signature, count, without_passwords(line.strip()), match)
     product = product_of(unit)
-    common = {"unit": unit, "product": product, "conf": _CONF.format(product=product)}
+    common = {"unit": unit, "product": product, "conf": _CONF.format(product=product), **_HERE}
     for signature, count, line, match in found.values():
         said = {name: text for name, text in match.groupdict().items() if text}
-        yield Sighting(signature, unit, count, line, {**signature.defaults, **common, **said})
+        yield Sighting(signature, unit, count, line, {**common, **said})

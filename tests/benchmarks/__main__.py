@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import breaker, compiling, drift, footprint, passes, scale, services, storm
+from tests.benchmarks import breaker, compiling, drift, footprint, notifications, passes, scale, services, storm
 from tests.benchmarks.drift_files import IniKey
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
@@ -35,7 +35,7 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "namespace": NamespaceGone,
     "ini": IniKey,
 }
-ALL = ("drift", "passes", "footprint", "scale", "services", "storm", "compile", "breaker")
+ALL = ("drift", "passes", "footprint", "scale", "services", "storm", "compile", "notifications", "breaker")
 
 
 def main() -> int:
@@ -81,6 +81,8 @@ def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Ite
         yield storm.table(directory)
     if "compile" in chosen:
         yield compiling.table()
+    if "notifications" in chosen:
+        yield notifications.table(directory)
     if "breaker" in chosen:
         yield breaker.table(directory, args.seconds, args.seed)
 

@@ -6,12 +6,12 @@ import contextlib
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.daemon import Daemon, switch
 from tests.benchmarks.report import Table, say
+from tests.breaking import Deeds, differences
 from tests.ovs import PrivateOvs, ToolFailedError
 
 BRIDGES = ("br-int", "br-tun", "br-ex")
@@ -61,8 +61,7 @@ class _Breaker:
 
     def __init__(self, ovs: PrivateOvs, chance: random.Random) -> None:
         self._ovs, self._chance = ovs, chance
-        self.done: Counter[str] = Counter()
-        self._deeds: list[tuple[int, str, Callable[[], object]]] = [
+        deeds: list[tuple[int, str, Callable[[], object]]] = [
             (8, "delete a port", lambda: self._rows("del-port", self._port())),
             (6, "change a tag", lambda: self._rows("set", "port", self._tap(), f"tag={self._number(9, 4000)}")),
             (3, "clear a tag", lambda: self._rows("clear", "port", self._tap(), "tag")),
@@ -78,16 +77,11 @@ class _Breaker:
             (1, "restart ovs-vswitchd", lambda: ovs.restart_vswitchd(wait=False)),
             (1, "restart ovsdb-server", ovs.restart_ovsdb),
         ]
+        self._deeds: Deeds[object] = Deeds(chance, deeds)
+        self.done = self._deeds.done
 
     def one(self) -> None:
-        weights = [weight for weight, _, _ in self._deeds]
-        ((_, name, deed),) = self._chance.choices(self._deeds, weights)
-        try:
-            deed()
-        except ToolFailedError:
-            self.done[f"{name}: refused"] += 1
-        else:
-            self.done[name] += 1
+        self._deeds.one(ToolFailedError)
 
     def _rows(self, *words: str) -> None:
         self._ovs.vsctl("--no-wait", *words)
@@ -187,11 +181,6 @@ def _until_right(ovs: PrivateOvs, before: dict[str, str], ended: float) -> tuple
             continue
         if now == before:
             return began - ended, []
-        differs = [_difference(name, before[name], now[name]) for name in before if before[name] != now[name]]
+        differs = differences(before, now)
         time.sleep(0.05)
     return None, differs
-
-
-def _difference(name: str, before: str, now: str) -> str:
-    was, has = set(before.splitlines()), set(now.splitlines())
-    return f"{name}: missing {sorted(was - has)[:5]}, not expected {sorted(has - was)[:5]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -59,6 +60,13 @@ def test_on_a_bridge_that_is_not_declared_nothing_foreign_is_deleted() -> None:
     made = plan([ONE], {K2: theirs("normal")})
     assert [c.verb for c in changes(made)] == [Verb.CREATE]
     assert made.groups[0].after == ()
+
+
+def test_flows_of_a_bridge_that_is_to_go_are_left_to_go_with_it() -> None:
+    seen = Observed("br0", {K1: MARKED}, Table({}))
+    view = View(Scope("flow", "br0"), {}, "rev")
+    assert changes(diff(view, seen))
+    assert not changes(diff(view, replace(seen, orphan=True)))
 
 
 def test_each_difference_is_named() -> None:

@@ -52,7 +52,8 @@ class Rows:
         waiting: Mapping[str, float] | None = None,
         settled: frozenset[Scope] = frozenset(),
         ofports: Mapping[str, int] | None = None,
-        untouchable: frozenset[str] = frozenset(),
+        guarded: Mapping[str, str] | None = None,
+        unsure: str = "",
     ) -> Plan:
         replica = Replica()
         replica.load(self.database.initial())
@@ -62,7 +63,9 @@ class Rows:
         scopes = {Scope("flow", name): {rid: r for rid, r in every.items() if rid.kind == "flow"} for name in bridges}
         view = View(SCOPE, resources, "rev", settled, every, scopes)
         held = tuple(rid for rid in resources if rid.kind == "held_port")
-        observed = Observed(replica, ME, names, ofports or {}, "netdev", waiting or {}, held, untouchable=untouchable)
+        observed = Observed(
+            replica, ME, names, ofports or {}, "netdev", waiting or {}, held, guarded=guarded or {}, unsure=unsure
+        )
         return diff(view, observed)
 
 
@@ -281,10 +284,39 @@ def test_create_actions_name_their_bridge() -> None:
     assert change.after == "datapath_type=netdev, external_ids={reconciler=me}, fail_mode=secure"
 
 
-def test_an_untouchable_interface_is_not_taken_into_a_bridge() -> None:
+GUARDED = {"eth0": "the default route leaves by it; release it"}
+
+
+def test_nothing_is_deleted_under_the_device_by_which_the_node_is_reached() -> None:
+    wanted = [bridge("br-ex"), port("eth0", "br-ex", type="system"), port("int-1", "br-ex"), bridge("br0")]
+    rows = settled(wanted)
+    assert {change.resource.name for change in changes(rows.plan([bridge("br0")]))} == {"br-ex", "eth0", "int-1"}
+    plan = rows.plan([bridge("br0")], guarded={"br-ex": GUARDED["eth0"]})
+    assert not changes(plan)
+    assert all("withheld: would delete" in finding.reason for finding in plan.findings)
+    assert {finding.resource.name for finding in plan.findings} == {"br-ex", "eth0", "int-1"}
+
+
+def test_what_is_a_port_of_the_bridge_by_which_the_node_is_reached_stays_there() -> None:
+    wanted = [bridge("br-ex"), port("eth0", "br-ex", type="system"), bridge("br0")]
+    moved = [bridge("br-ex"), port("eth0", "br0", type="system"), bridge("br0")]
+    assert changes(settled(wanted).plan(moved))
+    plan = settled(wanted).plan(moved, guarded={"br-ex": GUARDED["eth0"]})
+    assert not changes(plan)
+    assert "withheld: would take port/eth0 from bridge br-ex" in plan.findings[0].reason
+
+
+def test_while_it_is_not_known_which_device_that_is_none_is_taken() -> None:
+    wanted = [bridge("br-ex"), port("eth0", "br-ex", type="system"), port("int-1", "br-ex")]
+    plan = Rows().plan(wanted, unsure="no netlink")
+    assert {change.resource.name for change in changes(plan)} == {"br-ex", "int-1"}
+    assert [(finding.resource.name, finding.recheck is not None) for finding in plan.findings] == [("eth0", True)]
+
+
+def test_the_interface_by_which_the_node_is_reached_is_not_taken_into_a_bridge() -> None:
     wanted = [bridge("br-ex"), port("eth0", "br-ex", type="system"), port("eth1", "br-ex", type="system")]
-    plan = Rows().plan(wanted, untouchable=frozenset({"eth0"}))
+    plan = Rows().plan(wanted, guarded=GUARDED)
     assert {change.resource.name for change in changes(plan)} == {"br-ex", "eth1"}
     (finding,) = plan.findings
     assert (finding.resource.name, finding.outcome) == ("eth0", Outcome.PENDING)
-    assert "untouchable" in finding.reason
+    assert finding.reason == f"withheld: would take eth0 into bridge br-ex, and eth0: {GUARDED['eth0']}"

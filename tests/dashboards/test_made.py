@@ -24,6 +24,7 @@ def declared() -> set[str]:
     """The names of all series of a daemon, as Prometheus knows them."""
     metrics = Metrics(controllers=("ovsdb",), kinds=("port",), streams=("ovsdb",))
     metrics.set_revision("abc")
+    metrics.check("disk", ok=True, value=1.0, seconds=0.1)
     return {line[7:].split()[0] for line in metrics.render().decode().splitlines() if line.startswith("# TYPE ")}
 
 

@@ -23,6 +23,7 @@ DESIRED = {
     "ports": PORTS,
     "patches": [{"br-int": "patch-tun", "br-tun": "patch-int"}],
     "flows": {"br-int": ["priority=1,actions=NORMAL"], "br-tun": FLOWS},
+    "checks": {"root": {"disk": "/", "max_used": 100, "interval": 1}},
 }
 SECONDS = 30.0
 PATIENCE = 15.0

@@ -14,6 +14,7 @@ from desired.sql.rows import SHOWN_LINES
 from desired.store import (
     HistoryQuery,
     JournalRow,
+    MirrorRow,
     PauseRow,
     ResourceRow,
     Retention,
@@ -29,10 +30,11 @@ LONG_NAME = "br-tun/" + "table=2,priority=1," * 60
 """A flow's name has any length: this is beyond what an index of any database takes."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
+    fixtures = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
+    if request.param in fixtures:
+        return str(request.getfixturevalue(fixtures[request.param]))
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/store.db"
 
 
@@ -197,6 +199,32 @@ def test_an_approval_is_kept_once(store: Store) -> None:
     store.save_approval("abd", 2.0, "eva")
     store.save_approval("abc", 3.0, "ida")
     assert store.approvals() == ["abd", "abc"]
+
+
+def test_a_mirror_comes_back_as_it_was_last_told(store: Store, url: str) -> None:
+    made = MirrorRow("port", "p1", {"id": "p1", "name": "ü\0\ud800", "fixed_ips": [{"ip_address": None}]}, 5.25, 7)
+    seen = MirrorRow("network", "n1", {"id": "n1"}, 2.0, None, {"older": {"mtu": [1.5, None]}})
+    store.save_mirror("openstack", [made, seen, MirrorRow("port", "p2", {}, 1.0)], [])
+    store.save_mirror("other", [MirrorRow("port", "p1", {"of": "another"}, 9.0)], [])
+    dead = MirrorRow("network", "n1", None, 6.0)
+    store.save_mirror("openstack", [dead], [("port", "p2"), ("port", "never there")])
+    other = SqlStore(url, "node-2")
+    assert other.mirror("openstack") == []
+    other.close()
+    found = {(row.kind, row.name): row for row in store.mirror("openstack")}
+    assert found.keys() == {("port", "p1"), ("network", "n1")}
+    assert found["network", "n1"] == dead
+    again = found["port", "p1"]
+    assert (again.at, again.revision, again.more) == (5.25, 7, {})
+    assert again.body is not None
+    assert again.body["fixed_ips"] == [{"ip_address": None}]
+
+
+def test_a_large_mirror_is_written_in_pieces(store: Store) -> None:
+    rows = [MirrorRow("port", f"p{number}", {"number": number}, float(number)) for number in range(1200)]
+    store.save_mirror("openstack", rows, [])
+    store.save_mirror("openstack", rows[:700], [("port", row.name) for row in rows[700:]])
+    assert sorted(row.at for row in store.mirror("openstack")) == [float(number) for number in range(700)]
 
 
 def test_nodes_share_a_database_and_see_nothing_of_each_other(store: Store, url: str) -> None:

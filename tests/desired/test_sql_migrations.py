@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import String, Text, create_engine, inspect, text
+from sqlalchemy import String, Text, create_engine, insert, inspect, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -35,10 +37,11 @@ print(*sorted(name for name in sys.modules if name.startswith(("alembic", "sqlal
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
+    fixtures = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
+    if request.param in fixtures:
+        return str(request.getfixturevalue(fixtures[request.param]))
     return f"sqlite:///{tmp_path}/deep/down/store.db"
 
 
@@ -79,6 +82,26 @@ def test_the_steps_build_what_the_tables_say(url: str) -> None:
     engine.dispose()
 
 
+def test_every_older_schema_is_brought_up_to_date_and_keeps_what_is_in_it(url: str) -> None:
+    for number, older in enumerate(KNOWN[:-1]):
+        opened(url)
+        engine = create_engine(parse_url(url))
+        metadata.drop_all(engine)
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS))
+        with engine.begin() as connection:
+            connection.execute(text("drop table alembic_version"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, older)
+            mine = {"node": "node-1", "revision": f"r{number}", "at": 1.0, "by": ""}
+            connection.execute(insert(metadata.tables["approval"]).values(mine))
+        engine.dispose()
+        store = SqlStore(url, "node-1")
+        assert store.approvals() == [f"r{number}"]
+        assert store.mirror("openstack") == []
+        store.close()
+
+
 def test_the_program_knows_exactly_the_steps_that_are_shipped() -> None:
     scripts = ScriptDirectory(str(SCRIPTS))
     assert tuple(step.revision for step in scripts.walk_revisions())[::-1] == KNOWN
@@ -96,7 +119,7 @@ def test_opening_what_is_up_to_date_imports_neither_alembic_nor_another_dialect(
     opened(url)
     (imported,) = openers(url, 1)
     assert "alembic" not in imported
-    other = "postgresql" if url.startswith("sqlite") else "sqlite"
+    other = "postgresql" if not url.startswith("postgresql") else "sqlite"
     assert f"sqlalchemy.dialects.{other}" not in imported
 
 
@@ -106,7 +129,7 @@ def test_a_newer_schema_is_named_and_left_untouched(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("update alembic_version set version_num = '0999'"))
         connection.execute(text("drop table approval"))
-    with pytest.raises(StoreError, match=r"its schema is '0999' and this program knows up to '0001'.*left untouched"):
+    with pytest.raises(StoreError, match=r"its schema is '0999' and this program knows up to '0002'.*left untouched"):
         opened(url)
     with engine.connect() as connection:
         assert connection.scalar(text("select version_num from alembic_version")) == "0999"

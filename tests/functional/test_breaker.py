@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import time
 from collections.abc import Callable
 
+from tests.breaking import Deeds
 from tests.functional.daemon import Node
 from tests.ovs import ToolFailedError
 
@@ -47,7 +47,7 @@ class Breaker:
 
     def __init__(self, node: Node, seed: int) -> None:
         self.ovs, self.chance, self.done = node.ovs, random.Random(seed), 0
-        self.deeds: list[tuple[int, Callable[[], str]]] = [
+        deeds: list[tuple[int, Callable[[], str]]] = [
             (8, lambda: self._vsctl("del-port", self._port())),
             (8, lambda: self._vsctl("set", "port", self._port(), f"tag={self.chance.randrange(4000)}")),
             (4, lambda: self._vsctl("clear", "port", self._port(), "tag")),
@@ -83,15 +83,12 @@ class Breaker:
             (2, lambda: self._ofctl("mod-flows", self._bridge(), "actions=drop")),
             (2, lambda: self._ofctl("del-flows", "br-sh", "arp")),
         ]
+        self.deeds = Deeds(self.chance, [(weight, "deed", deed) for weight, deed in deeds])
 
     def run(self, seconds: float) -> None:
-        weights = [weight for weight, _ in self.deeds]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            _, deed = self.chance.choices(self.deeds, weights)[0]
-            with contextlib.suppress(ToolFailedError):  # what it wants to break may be broken
-                deed()
-                self.done += 1
+            self.done += self.deeds.one(ToolFailedError)
             if self.chance.random() < 0.1:
                 time.sleep(self.chance.uniform(0, 0.3))
 

@@ -61,6 +61,22 @@ def test_conditions_come_and_go_and_nothing_is_done(declared: Node) -> None:
     node.says("check/inside", "pending", "there is no namespace qrouter-1")
 
 
+def test_what_a_check_finds_is_a_metric_by_its_name(declared: Node) -> None:
+    node = declared
+
+    def metric(name: str, check: str) -> float | None:
+        return node.metrics().get(f'reconciler_check_{name}{{check="{check}"}}')
+
+    node.until(lambda: metric("value", "size") == 3, "the value of the query")
+    node.until(lambda: metric("ok", "inside") == 0, "a failing check")
+    assert 0 < (metric("value", "disk") or 0) <= 100
+    assert (metric("seconds", "ping") or 0) > 0
+    assert metric("value", "ping") is None, "it measures nothing"
+    node.declare(checks={"size": {"sql": f"sqlite:///{node.directory}/s.db", "query": "select 4"}})
+    node.until(lambda: metric("value", "size") == 4, "the new value")
+    node.until(lambda: metric("ok", "disk") is None, "no longer declared, no longer measured")
+
+
 def test_an_idle_check_is_silent(declared: Node) -> None:
     node = declared
     node.says("check/inside", "failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -164,6 +165,26 @@ def test_a_status_follows_a_pause_a_mistake_and_what_waits(up: Node, broker: Mos
     stands(up, broker, config_problems=0, exit_code=0)
 
 
+def test_a_node_on_which_nothing_happens_says_so_only_now_and_then(up: Node, broker: Mosquitto) -> None:
+    stands(up, broker, online=True, outcome=Outcome.CONVERGED)
+    time.sleep(1.0)
+    heard: list[bytes] = []
+
+    async def listen() -> None:
+        async with broker.client() as client:
+            await client.subscribe("reconciler/nodes/#")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(15.0):
+                    async for message in client.messages:
+                        assert isinstance(message.payload, bytes)
+                        heard.append(message.payload)
+
+    asyncio.run(listen())
+    times = [wire.loads(NodeReport, payload).time for payload in heard]
+    assert 2 <= len(times) <= 3, "what stood retained, and the heartbeat"
+    assert all(7.5 < later - earlier < 15 for earlier, later in itertools.pairwise(times))
+
+
 def test_asked_to_look_a_node_looks_and_refuses_garbage(up: Node, broker: Mosquitto) -> None:
     before = passes(up)
     assert before > 0
@@ -243,3 +264,19 @@ def test_a_broker_that_is_frozen_holds_up_neither_repairs_nor_the_stop(node: Nod
         assert time.monotonic() - began < PATIENCE
     with pytest.raises(DriverError):
         node.client.ping()
+
+
+def test_a_network_that_swallows_all_for_the_broker_holds_up_nothing(node: Node, broker: Mosquitto) -> None:
+    node.ovs.run("iptables", "-A", "OUTPUT", "-p", "tcp", "--dport", str(broker.plain), "-j", "DROP")
+    node.declare(**DESIRED)
+    node.start(env=credentials(node))
+    with node.repairs(FLOW):
+        node.ovs.ofctl("del-flows", "br0", "arp")
+    node.until(lambda: any("does not answer" in notice for notice in node.status().notices), "it is told", 20)
+    began = time.monotonic()
+    assert node.stop() == 0
+    assert time.monotonic() - began < PATIENCE
+    node.daemon = None
+    began = time.monotonic()
+    assert node.cli("fleet", "--once", "--timeout", "1", env=credentials(node)).code == 5
+    assert time.monotonic() - began < PATIENCE

@@ -3,13 +3,14 @@
 #   need_root            end with a message unless this is root on a Debian-like system
 #   need_packages P…     install what is missing of these packages, with nothing started or enabled (install.sh)
 #   need_venv [EXTRA]    .venv with the project (editable) and its extra, as constraints.txt pins them
+#   need_neutron         .venv-neutron with the Neutron server that tests follow, as tests/neutron-constraints.txt pins it
 #
 # Each does nothing, quickly, when it is done already.
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 BASE_PACKAGES="python3 python3-venv ca-certificates openvswitch-switch iptables iproute2 iputils-ping procps"
-CHECK_PACKAGES="$BASE_PACKAGES mosquitto postgresql prometheus systemd dbus ethtool openssl curl dnsmasq-base haproxy radvd udhcpc isc-dhcp-client ndisc6"
+CHECK_PACKAGES="$BASE_PACKAGES mosquitto postgresql prometheus mariadb-server rabbitmq-server systemd dbus ethtool openssl curl dnsmasq-base haproxy radvd udhcpc isc-dhcp-client ndisc6"
 
 say() {
     echo "$(basename "$0"): $*" >&2
@@ -40,12 +41,16 @@ need_packages() {
         die "the packages above are needed and could not be installed"
 }
 
-need_venv() {
-    extra=${1:-}
+need_python() {
     python=/usr/bin/python3
     $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || python=$(command -v python3) ||
         die "needs Python 3.11 or newer"
     $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "needs Python 3.11 or newer; $python is older"
+}
+
+need_venv() {
+    extra=${1:-}
+    need_python
     wanted=$({ pwd; $python -VV; cat constraints.txt pyproject.toml; } | sha256sum)
     exec 9<pyproject.toml # one run at a time prepares the virtualenv
     flock 9
@@ -61,4 +66,21 @@ need_venv() {
         echo "$wanted" >".venv/.installed$extra"
     fi
     exec 9<&-
+}
+
+need_neutron() {
+    need_python
+    pins=tests/neutron-constraints.txt
+    wanted=$({ pwd; $python -VV; cat $pins; } | sha256sum)
+    exec 8<$pins # one run at a time prepares the virtualenv
+    flock 8
+    if ! grep -qsx "$wanted" .venv-neutron/.installed; then
+        say "making .venv-neutron with the Neutron server that $pins pins"
+        rm -rf .venv-neutron
+        $python -m venv .venv-neutron
+        .venv-neutron/bin/python -m pip install -qq --disable-pip-version-check --constraint $pins neutron PyMySQL \
+            </dev/null || die "pip could not install Neutron into .venv-neutron (its message is above)"
+        echo "$wanted" >.venv-neutron/.installed
+    fi
+    exec 8<&-
 }

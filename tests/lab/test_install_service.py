@@ -1,15 +1,10 @@
 """`systemd/install.sh` puts the daemon on a booted node, upgrades it, and `uninstall.sh` takes it away again.
 
-The node has no internet: wheels are made before, once for each version of the dependencies, where the virtualenv of
-the tests is.
+The node has no internet: wheels are made before, see ``wheels.py``.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,42 +13,12 @@ import pytest
 
 from tests.lab import service
 from tests.lab.cluster import CHECKOUT, Cluster, Node, lab
-
-_SOURCE = ("reconciler", "controllers", "desired", "pyproject.toml", "README.md", "LICENSE")
-_PIP = (sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check")
+from tests.lab.wheels import directory
 
 
 @pytest.fixture(scope="module")
 def wheels() -> Path:
-    """A directory with the wheels of the project, as it is now, and of what it needs, as it is pinned."""
-    pins = (CHECKOUT / "constraints.txt").read_bytes() + (CHECKOUT / "pyproject.toml").read_bytes()
-    place = Path(sys.prefix) / f"lab-wheels-{hashlib.sha256(pins).hexdigest()[:12]}"
-    with (Path(sys.prefix) / "lab-wheels.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "complete").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            subprocess.run([*_PIP, "--wheel-dir", str(place), "setuptools>=77"], check=True, timeout=110)
-            _build(place, "--constraint", str(CHECKOUT / "constraints.txt"))
-            (place / "complete").touch()
-        for old in place.glob("node_reconciler-*.whl"):
-            old.unlink()
-        _build(place, "--no-deps", "--no-index", "--find-links", str(place))
-    return place
-
-
-def _build(place: Path, *options: str) -> None:
-    """Wheels of this checkout, from a copy of it: building leaves files behind."""
-    source = place / "source"
-    shutil.rmtree(source, ignore_errors=True)
-    source.mkdir(parents=True)
-    for part in _SOURCE:
-        whole = CHECKOUT / part
-        if whole.is_dir():
-            shutil.copytree(whole, source / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(whole, source)
-    subprocess.run([*_PIP, *options, "--wheel-dir", str(place), str(source)], check=True, timeout=110)
-    shutil.rmtree(source)
+    return directory()
 
 
 @pytest.fixture(scope="module")

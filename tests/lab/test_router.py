@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab import service
+from tests.lab import service, wheels
 from tests.lab.cluster import Cluster, Node, lab
 
 FLOATING = "203.0.113.50"
+NEXT = "99.0.0"
 ROUTER = f"""---
 bridges:
   br-ex: {{fail_mode: secure}}
@@ -71,14 +72,29 @@ def _kill(node: Node) -> None:
     assert node.eventually(lambda: service.main_pid(node) not in {0, before}, within=20)
 
 
-@pytest.mark.parametrize("happens", [_restart, _stop, _kill])
-def test_no_packet_to_a_floating_ip_is_lost(cluster: Cluster, happens: Callable[[Node], None]) -> None:
-    node = cluster.nodes["network"]
-    assert cluster.outside.reaches(FLOATING)
-    with cluster.outside.pinging(FLOATING) as ping:
+def _upgrade(node: Node) -> None:
+    """A second installation, of another version: made beside the one that runs, which it then takes the place of."""
+    before = node.run("reconcile", "--version").split()[-1]
+    checkout, made = wheels.another_version(node, wheels.directory(), NEXT)
+    said = node.run("sh", f"{checkout}/systemd/install.sh", "--wheels", made, timeout=110)
+    assert "running: converged" in said
+    assert (before != NEXT, service.status(node).version) == (True, NEXT)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("happens", [_restart, _stop, _kill, _upgrade])
+def test_no_packet_is_lost_by_floating_ip_router_or_tunnel(cluster: Cluster, happens: Callable[[Node], None]) -> None:
+    node, compute = cluster.nodes["network"], cluster.nodes["compute"]
+    assert cluster.ping(compute, "vm2", cluster.outside.address)
+    with (
+        cluster.outside.pinging(FLOATING) as floating,
+        cluster.pinging(compute, "vm2", cluster.outside.address) as routed,
+        cluster.pinging(node, "vm1", "192.168.1.2") as tunnelled,
+    ):
         happens(node)
         assert node.eventually(lambda: service.converged(node))
-    assert (ping.lost, ping.sent > 30) == ((), True)
+    for ping in (floating, routed, tunnelled):
+        assert (ping.lost, ping.sent > 30) == ((), True)
 
 
 def test_tcp_goes_the_whole_way_and_back(cluster: Cluster) -> None:

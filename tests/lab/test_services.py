@@ -110,7 +110,8 @@ def units(cluster: Cluster) -> Units:
     node = cluster.nodes["services"]
     node.write("/root/echo.py", ECHO)
     echo = PLAIN.replace("/bin/sleep 100000", "/usr/bin/python3 /root/echo.py")
-    for name, text in {"plain": PLAIN, "stopped": PLAIN, "echo": echo, "crash": CRASH, "dhcp@": TEMPLATE}.items():
+    plain = dict.fromkeys(("plain", "stopped", "broker", "alone"), PLAIN)
+    for name, text in {**plain, "echo": echo, "crash": CRASH, "dhcp@": TEMPLATE}.items():
         node.write(f"/usr/lib/systemd/system/{name}.service", text)
     node.write("/etc/plain.conf", "a = 1\n")
     node.sh("systemctl daemon-reload; systemctl start stopped")
@@ -259,6 +260,47 @@ def test_what_it_requires_must_work_before_it_is_started(units: Units) -> None:
     assert units.show("late", "ActiveState") == "active"
 
 
+def test_a_group_starts_in_order_and_is_right_only_as_a_whole(units: Units) -> None:
+    units.node.sh("systemctl stop echo; touch /run/deaf")
+    checked = {"checks": [{"tcp": "127.0.0.1:7777"}], "interval": 0.2, "grace": 60}
+    core = {
+        "echo": {"group": "core", "order": 1, **checked},
+        "broker": {"group": "core", "order": 2},
+        "alone": {"group": "core", "order": 3},
+    }
+    units.declare(**core)
+    units.says("broker", "pending", "waits for echo.service, which")
+    units.says("alone", "pending", "waits for echo.service, which")
+    assert units.node.eventually(lambda: units.show("echo", "ActiveState") == "active")
+    assert [units.show(name, "ActiveState") for name in ("broker", "alone")] == ["inactive", "inactive"]
+    units.node.sh("rm /run/deaf; systemctl kill -s KILL echo")
+    units.right()
+    started = [int(units.show(name, "ActiveEnterTimestampMonotonic")) for name in core]
+    assert started == sorted(started)
+    pids = [units.pid(name) for name in ("broker", "alone")]
+    units.declare(**{**core, "echo": {"group": "core", "order": 1, "state": "stopped"}})
+    units.says("broker", "pending", "it runs, but before it in group core comes echo.service, which is inactive")
+    units.says("alone", "pending", "before it in group core comes echo.service")
+    units.node.run("systemctl", "stop", "alone")
+    units.says("alone", "pending", "waits for echo.service, which is inactive")
+    units.declare(**core)
+    units.right()
+    assert units.pid("broker") == pids[0], "a member behind one that was down is left running"
+    assert units.pid("alone") not in {0, pids[1]}
+    since = time.time()
+    units.node.run("systemctl", "kill", "-s", "KILL", "echo")
+    assert units.node.eventually(lambda: units.story("echo", since))
+    units.right()
+    assert units.story("broker", since) == []
+
+
+def test_a_group_follows_its_declaration(units: Units) -> None:
+    units.declare(plain={"group": "g", "order": 2}, stopped={"group": "g", "order": 1, "state": "stopped"})
+    units.says("plain", "pending", "before it in group g comes stopped.service")
+    units.declare(plain={"group": "g", "order": 2}, stopped={"group": "g", "order": 3, "state": "stopped"})
+    units.right()
+
+
 def test_of_one_of_the_first_that_works_runs(units: Units) -> None:
     units.declare(plain={"one_of": "x"}, stopped={"one_of": "x"})
     units.right()
@@ -333,3 +375,30 @@ def test_a_unit_follows_its_namespace(units: Units) -> None:
         units.node.run("systemctl", "is-active", "inside")
     assert units.pid("inside") not in {0, pid}
     units.node.run("ip", "netns", "del", "q")
+
+
+def test_new_units_are_started_without_systemd_reading_all_its_files_for_each(units: Units) -> None:
+    def read() -> int:
+        said = units.node.run("journalctl", "-b", "_PID=1", "-o", "cat", "--no-pager")
+        return said.splitlines().count("Reloading.")
+
+    before = read()
+    units.declare(**{f"new{number}": {"unit": PLAIN} for number in range(12)})
+    units.right()
+    assert all(units.pid(f"new{number}") for number in range(12))
+    assert read() - before <= 2
+    units.declare()
+    units.says("new1", "pending", "deletes of kind service, 3 of")
+    units.node.reconcile("approve", service.status(units.node).revision)
+    units.right()
+
+
+@pytest.mark.parametrize(
+    "happens", ["systemctl stop plain", "systemctl kill --kill-who=main -s KILL plain", "systemctl kill -s TERM plain"]
+)
+def test_a_unit_that_is_ended_by_somebody_again_and_again_is_never_given_up(units: Units, happens: str) -> None:
+    for _ in range(12):  # more often than its budget of starts in vain, and than systemd's own limit
+        assert units.node.eventually(lambda: units.show("plain", "ActiveState") == "active")
+        units.node.run(*happens.split())
+    assert units.node.eventually(lambda: units.show("plain", "ActiveState") == "active", within=5)
+    units.right()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.credentials import MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
+from reconciler.credentials import AMQP_PASSWORD, MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.settings import Settings
 
@@ -46,6 +46,18 @@ def test_settings_take_it_over_and_never_show_it(tmp_path: Path) -> None:
     settings = Settings.load(env=env)
     assert settings.store_url == "postgresql+psycopg://me:s3cret@db/x"
     assert "s3cret" not in settings.shown_store_url() + str(settings.effective()) + repr(settings)
+
+
+def test_the_password_of_openstack_s_broker_goes_into_its_url_and_is_never_shown(tmp_path: Path) -> None:
+    (tmp_path / AMQP_PASSWORD).write_text("s3cret@/\n")
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path), "RECONCILER_AMQP__URL": "amqp://me@h1,h2:5671/cloud"}
+    settings = Settings.load(env={**env, "RECONCILER_NODE": "n1"})
+    assert settings.amqp.url == "amqp://me:s3cret%40%2F@h1,h2:5671/cloud"
+    assert settings.amqp.queue == "reconciler.n1"
+    assert "s3cret" not in str(settings.effective()) + repr(settings)
+    shown = {entry.name: entry.value for entry in settings.effective()}
+    assert shown["amqp.url"] == "amqp://me:***@h1,h2:5671/cloud"
+    assert Settings.load(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).amqp.url == "", "without a broker, none"
 
 
 def test_the_broker_s_password_comes_by_credential_or_environment_and_is_never_shown(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ def test_gauges_by_label_forget_what_is_over():
     assert sample(metrics, "withheld_actions", gate="paused") == 1
 
 
+def test_a_check_is_there_with_its_value_while_it_is_known():
+    metrics = build()
+    metrics.check("disk", ok=False, value=97.0, seconds=0.01)
+    assert (sample(metrics, "check_ok", check="disk"), sample(metrics, "check_value", check="disk")) == (0, 97.0)
+    assert sample(metrics, "check_seconds", check="disk") == 0.01
+    metrics.check("disk", ok=True, value=None, seconds=0.02)
+    assert (sample(metrics, "check_ok", check="disk"), sample(metrics, "check_value", check="disk")) == (1, None)
+    metrics.check("disk", ok=None, value=None, seconds=0.0)
+    metrics.check("disk", ok=None, value=None, seconds=0.0)
+    assert b'check="disk"' not in metrics.render()
+
+
 def test_only_the_held_revision_is_shown():
     metrics = build()
     metrics.set_revision("aaa")

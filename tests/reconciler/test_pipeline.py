@@ -217,3 +217,26 @@ async def test_findings_of_the_second_look_win_where_it_looked() -> None:
     }  # fmt: skip
     assert all(isinstance(f, Finding) for f in result.findings)
     await asyncio.sleep(0)
+
+
+class Vanishing(WorldController):
+    """What is to be changed goes away between the look and the deed, once."""
+
+    async def act(self, scope: Scope, groups: Sequence[Group]) -> Sequence[GroupResult]:
+        if self.world.has("a") is None:
+            return await super().act(scope, groups)
+        self.world.lose("a", quietly=True)
+        return [GroupResult(group, NotReady("there is no a")) for group in groups]
+
+
+async def test_what_went_away_before_it_could_be_changed_is_left_to_be_made() -> None:
+    """Nothing will tell of it any more: the news came in this very pass."""
+    bench = Bench()
+    bench.controller = Vanishing(bench.world)
+    bench.pipeline = Pipeline({"world": bench.controller}, bench.gates, VirtualClock())
+    bench.world.set("a", "wrong")
+    result = await bench.run(thing("a"))
+    assert [(f.change.verb, type(f.error)) for f in result.failed] == [(Verb.UPDATE, NotReady)]
+    assert [change.verb for change in result.left] == [Verb.CREATE]
+    assert (await bench.run(thing("a"))).left == []
+    assert bench.world.has("a") is not None

@@ -119,6 +119,13 @@ def test_a_value_and_a_table_of_one_name_are_refused(tmp_path):
         'listen = "127.0.0.1:70000"',
         'listen = "[zz]:1"',
         "budget = 3",
+        'amqp.url = "http://broker/"',
+        'amqp.url = "amqp://broker/a/b"',
+        'amqp.queue = "notifications.info"',
+        'amqp.queue = "two words"',
+        "amqp.exchanges = []",
+        'amqp = {url = "amqp://broker", ca = "/ca.pem"}',
+        'amqp = {url = "amqps://broker", cert = "/cert.pem"}',
     ],
 )
 def test_values_that_could_not_work_are_refused(tmp_path, toml):
@@ -208,3 +215,33 @@ def test_what_is_wrong_with_a_broker_is_told_without_its_password(tmp_path, tabl
     assert said in text
     assert f"{path}:" in text
     assert not any(secret in text for secret in ("hunter2", "hunt/er2", "4711"))
+
+
+def test_neutron_is_a_cloud_or_an_endpoint(tmp_path):
+    assert not Settings.load(env={}).neutron.used
+    path = write(tmp_path, '[neutron]\nendpoint = "http://10.0.0.11:9696/"\ninterval = "10m"\n')
+    neutron = Settings.load(path, {}).neutron
+    assert neutron.used
+    assert (neutron.endpoint, neutron.interval, neutron.page) == ("http://10.0.0.11:9696", 600.0, 500)
+    path = write(tmp_path, '[neutron]\ncloud = "prod"\nclouds_file = "/etc/openstack/clouds.yaml"\n')
+    assert Settings.load(path, {}).neutron.used
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('endpoint = "http://h:9696"\ncloud = "prod"', "cloud and endpoint exclude each other"),
+        ('endpoint = "http://h:9696"\nclouds_file = "/c.yaml"', "clouds_file needs cloud"),
+        ('endpoint = "h:9696"', "an endpoint is a URL like https://"),
+        ('endpoint = "https://me:hunter2@h:9696"', "an endpoint holds no user and no password"),
+        ('cloud = "-x"', "must be one word"),
+        ("page = 0", "neutron.page"),
+        ('interval = "often"', "is no duration"),
+    ],
+)
+def test_what_is_wrong_with_neutron_is_told_without_its_password(tmp_path, table, said):
+    path = write(tmp_path, f"[neutron]\n{table}\n")
+    text = "\n".join(problems(path))
+    assert said in text
+    assert f"{path}:" in text
+    assert "hunter2" not in text

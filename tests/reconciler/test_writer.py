@@ -17,7 +17,17 @@ import pytest
 from desired.kinds.ovs import BridgeSpec
 from desired.resource import Origin, Resource, ResourceId
 from desired.sql import SqlStore
-from desired.store import HistoryQuery, PauseRow, ResourceRow, Retention, RevisionRow, StatusRow, Store, StoreError
+from desired.store import (
+    HistoryQuery,
+    MirrorRow,
+    PauseRow,
+    ResourceRow,
+    Retention,
+    RevisionRow,
+    StatusRow,
+    Store,
+    StoreError,
+)
 from reconciler.backlog import RECENT_LINES, JournalQueue
 from reconciler.contract import ActionRecord, Finding, Outcome, PassRecord, ResourceStatus, Scope, Verb
 from reconciler.writer import Pace, Remembered, StoreWriter, journal_row
@@ -139,6 +149,35 @@ async def test_a_start_finds_what_the_last_run_remembered(make: Make) -> None:
     assert await make(lambda: SqlStore("sqlite://", "n")).close(0) is True
     with pytest.raises(StoreError, match="it is closed"):
         await first.load()
+
+
+async def test_a_mirror_is_kept_behind_and_loaded_again(make: Make, stored: SqlStore) -> None:
+    writer = make()
+    first = [MirrorRow("port", name, {"id": name}, 1.0) for name in ("a", "b", "c")]
+    writer.mirror("openstack", first, [])
+    writer.mirror("openstack", [MirrorRow("port", "a", None, 2.0)], [("port", "b")])
+    writer.start()
+    assert await writer.flush(10)
+    kept = {row.name: row.body for row in stored.mirror("openstack")}
+    assert kept == {"a": None, "c": {"id": "c"}}
+    assert {row.name for row in await writer.load_mirror("openstack")} == {"a", "c"}
+    assert await writer.load_mirror("elsewhere") == []
+
+
+async def test_a_mirror_waits_for_a_locked_store_and_newer_words_replace_older(
+    make: Make, path: Path, stored: SqlStore
+) -> None:
+    writer = make()
+    writer.start()
+    assert await writer.flush(10)
+    with locked(path):
+        for number in range(50):
+            writer.mirror("openstack", [MirrorRow("port", "a", {"number": number}, float(number))], [])
+        assert not await writer.flush(10)
+        assert "locked" in writer.problem
+    await until(lambda: writer.available)
+    assert await writer.flush(10)
+    assert [row.body for row in stored.mirror("openstack")] == [{"number": 49}]
 
 
 async def test_an_empty_store_remembers_nothing(make: Make) -> None:

@@ -30,7 +30,7 @@ def announce(session: Session, namespace: str, link: Link, address: str) -> None
             sender.send(frame)
     except OSError as error:
         what = f"announcing {ip} from {link.name} in namespace {namespace}"
-        raise DriverError(f"{what}: {error.strerror}; tried again soon") from error
+        raise DriverError(f"{what}: {error.strerror}") from error
 
 
 def _arp(mac: bytes, ip: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,9 @@ from reconciler.errors import DriverError
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
 _MNT_DETACH = 2
+FLUX = 0.05
+"""Seconds for which a file of /run/netns without a namespace is left alone; then it is a remnant, and used."""
+FLUX_LOOK = 0.001
 _THREAD_NETNS = "/proc/thread-self/ns/net"
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -68,6 +72,19 @@ class Names:
             return os.stat(self.directory / name).st_dev == self._device  # noqa: PTH116 - the quick way
         except OSError:
             return False
+
+    def in_flux(self, name: str) -> bool:
+        """Is there a file of this name with nothing mounted on it: is a namespace about to come or to go?
+
+        ``ip netns del`` unmounts first and removes the file then, which fails when a new one was mounted in between.
+        Waits `FLUX` seconds at most for it to be over.
+        """
+        pause = threading.Event()
+        for _ in range(round(FLUX / FLUX_LOOK)):
+            if self.mounted(name) or not self.path(name).exists():
+                return False
+            pause.wait(FLUX_LOOK)
+        return True
 
     def all(self) -> list[str]:
         """The names at which a namespace is mounted."""

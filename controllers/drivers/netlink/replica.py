@@ -176,7 +176,8 @@ class Space:
             return False
         key = destination(row)
         known = self.routes.get(key, ())
-        if (row in known) != gone:
+        one_of_several = gone and any(other.paths for other in known)  # IPv6 tells of each next hop by itself
+        if (row in known) != gone and not one_of_several:
             return False
         if gone and known == (row,):
             del self.routes[key]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from controllers.drivers.netlink import rows
@@ -196,7 +196,7 @@ def delete_address(index: int, prefix: str) -> Message:
 def _route(row: rows.Route, *, deleting: bool) -> bytes:
     family, ip, length = _prefix(row.to)
     scope = 0
-    if family == rows.INET and not row.via and row.type == rows.RTN_UNICAST:
+    if family == rows.INET and not row.via and not row.paths and row.type == rows.RTN_UNICAST:
         scope = _SCOPES["link"]
     flags = rows.RTNH_F_ONLINK if row.onlink and not deleting else 0
     table = row.table if row.table < 256 else 252
@@ -214,9 +214,19 @@ def _route(row: rows.Route, *, deleting: bool) -> bytes:
         parts.append(u32(4, row.ifindex))
     if row.src:
         parts.append(attribute(7, _packed(row.src)))
-    if row.paths and deleting:
+    if row.paths:
         parts.append(attribute(9, row.paths))
     return header + b"".join(parts)
+
+
+def paths(hops: Iterable[rows.Hop]) -> bytes:
+    """Several next hops, as `Route.paths` has them."""
+    found = b""
+    for hop in hops:
+        way = attribute(5, _packed(hop.via)) if hop.via else b""
+        flags = rows.RTNH_F_ONLINK if hop.onlink else 0
+        found += rows.HOP.pack(rows.HOP.size + len(way), flags, hop.weight - 1, hop.ifindex) + way
+    return found
 
 
 def set_route(row: rows.Route) -> Message:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from controllers.drivers.netlink.wire import attributes
@@ -33,6 +34,7 @@ INET, INET6 = socket.AF_INET, socket.AF_INET6
 LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBI")
 ROUTE = struct.Struct("=BBBBBBBBI")
+HOP = struct.Struct("=HBBi")
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _U32 = struct.Struct("=I")
 
@@ -65,6 +67,15 @@ class Address(NamedTuple):
     link_local: bool
 
 
+class Hop(NamedTuple):
+    """One of several next hops of a route; `via` is '' and `ifindex` 0 where there is none."""
+
+    via: str
+    ifindex: int
+    weight: int
+    onlink: bool
+
+
 class Route(NamedTuple):
     """A route. `to` is a prefix; `via` and `src` are ''  and `ifindex` 0 where there is none; `paths` if several."""
 
@@ -79,6 +90,14 @@ class Route(NamedTuple):
     src: str
     onlink: bool
     paths: bytes
+
+    def hops(self) -> tuple[Hop, ...]:
+        """What `paths` says; empty for a route with one next hop or none."""
+        return tuple(_hops(self.family, self.paths))
+
+    def indexes(self) -> frozenset[int]:
+        """The devices it leaves by."""
+        return frozenset(hop.ifindex for hop in self.hops()) if self.paths else frozenset({self.ifindex})
 
 
 class Rule(NamedTuple):
@@ -198,6 +217,20 @@ def route(body: bytes) -> Route | None:
         bool(flags & RTNH_F_ONLINK),
         found.get(9, b""),
     )
+
+
+def _hops(family: int, paths: bytes) -> Iterator[Hop]:
+    at = 0
+    while at + HOP.size <= len(paths):
+        length, flags, weight, index = HOP.unpack_from(paths, at)
+        if length < HOP.size:
+            break
+        found = attributes(paths[: at + length], at + HOP.size)
+        via = _ip(family, found.get(5))
+        if not via and 18 in found:
+            via = _ip(int.from_bytes(found[18][:2], "little"), found[18][2:])
+        yield Hop(via, index, weight + 1, bool(flags & RTNH_F_ONLINK))
+        at += (length + 3) & ~3
 
 
 def _prefix(family: int, value: bytes | None, length: int) -> str:

@@ -101,7 +101,8 @@ async def _expect(reader: asyncio.StreamReader, wanted: tuple[int, int], login: 
         if method == _CLOSE:
             (code,) = struct.unpack_from(">H", payload, 4)
             said = payload[7 : 7 + payload[6]].decode(errors="replace")
-            what = f"the broker refuses user {login.user}" if code == 403 else f"the broker refuses vhost {login.vhost}"
+            refused = f"user {login.user}" if code == 403 else f"vhost {login.vhost}"
+            what = f"the broker refuses {refused} at {login.host}:{login.port}"
             raise RefusedError(f"{what}: {said.splitlines()[0] if said else code}")
 
 

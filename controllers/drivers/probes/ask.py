@@ -7,7 +7,6 @@ timeout has failed; an answer never contains a password.
 from __future__ import annotations
 
 import asyncio
-import configparser
 import contextlib
 import math
 import os
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from controllers.drivers.netlink import netns
 from controllers.drivers.probes import amqp
+from controllers.drivers.probes.configured import value_at
 from desired.kinds.file import SECRET
 from desired.kinds.probe import Probe, without_passwords
 from reconciler.errors import DriverError, NotReady
@@ -145,7 +145,11 @@ async def _http(probe: Probe, _timeout: float) -> Answer:
 async def _amqp(probe: Probe, _timeout: float) -> Answer:
     assert probe.amqp is not None
     login = amqp.parse(_url(probe.amqp))
-    await amqp.log_in(login)
+    try:
+        await amqp.log_in(login)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise DriverError(f"no connection to {login.host}:{login.port}: {why}") from error
     return Answer(ok=True, words=f"{probe.words()}: user {login.user} logs in at {login.host}:{login.port}")
 
 
@@ -289,17 +293,7 @@ def _url(text: str) -> str:
         if f":{SECRET}@" in text:
             raise NotReady("the YAML is unusable and passwords are not stored, so this is not asked")
         return text
-    path, _, place = text.removeprefix("ini:").rpartition(":")
-    section, _, key = place.partition("/")
-    reader = configparser.RawConfigParser(strict=False, allow_no_value=True, default_section="\0")
-    try:
-        reader.read_string(Path(path).read_text(encoding="utf-8", errors="replace"), path)
-    except (OSError, configparser.Error) as error:
-        raise DriverError(f"{path} cannot be read: {type(error).__name__}") from error
-    found = reader.get(section, key, fallback=None)
-    if not found:
-        raise DriverError(f"{path} has no {key} in [{section}]")
-    return found.strip("\"'")
+    return value_at(text.removeprefix("ini:"))
 
 
 _QUESTIONS: dict[str, Asker] = {

@@ -65,6 +65,8 @@ class Systemd:
         self._stale: set[str] = set()
         self._reading: dict[str, int] = {}
         self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._reloading = asyncio.Lock()
+        self._reloads_begun = self._reloads_done = 0
         self.problem = "not connected yet"
         self.last_event = 0.0
 
@@ -162,9 +164,15 @@ class Systemd:
             await self._call("UnmaskUnitFiles", "asb", [[name], runtime], f"unmasking {name}")
 
     async def reload(self) -> None:
-        """Have systemd read its unit files again."""
-        await self._call("Reload", "", [], "daemon-reload", timeout=max(self._timeout, 30.0))
-        self._stale |= self._units.keys()
+        """Have systemd read its unit files again. Those who ask while it reads share the next reading."""
+        wanted = self._reloads_begun + 1
+        async with self._reloading:
+            if self._reloads_done >= wanted:
+                return
+            self._reloads_begun = begun = self._reloads_begun + 1
+            await self._call("Reload", "", [], "daemon-reload", timeout=max(self._timeout, 30.0))
+            self._reloads_done = begun
+            self._stale |= self._units.keys()
 
     async def _job(self, method: str, name: str, patience: float) -> str:
         what = f"{method} {name}"

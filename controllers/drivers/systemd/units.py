@@ -5,6 +5,7 @@ Fed by `bus` with whole properties and with what signals say. Pure.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,14 +37,25 @@ class UnitState:
     started: float = 0.0
     ended: float = 0.0
     """Wall-clock seconds of the end of the last run, 0 when there was none."""
+    code: int = 0
+    """How the main process ended: 1 by itself, 2 by a signal, 3 by a signal and with a core."""
     control_group: str = ""
     stopped: bool = False
     """A job of somebody ended it, so that systemd will not restart it."""
 
     @property
+    def killed(self) -> bool:
+        """Somebody else ended the last run: by a job, or by a signal that is no crash. An OOM kill is none of these."""
+        by_signal = self.code == _CLD_KILLED and self.status in _ORDERS and self.result in {"signal", "success"}
+        return self.stopped or by_signal
+
+    @property
     def installed(self) -> bool:
         return self.load not in {"not-found", ""}
 
+
+_CLD_KILLED = 2
+_ORDERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 
 UP = frozenset({"active", "reloading", "refreshing", "activating"})
 
@@ -59,6 +71,7 @@ _PLAIN = {
     "Type": "type",
     "MainPID": "main_pid",
     "ExecMainStatus": "status",
+    "ExecMainCode": "code",
     "ControlGroup": "control_group",
 }
 

@@ -1,5 +1,7 @@
 """The first schema: revisions and their resources, the journal, statuses, pauses, approvals."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,6 +10,11 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+UNICODE: dict[str, Any] = {
+    f"{dialect}_{name}": value
+    for dialect in ("mysql", "mariadb")
+    for name, value in (("charset", "utf8mb4"), ("collate", "utf8mb4_bin"))
+}
 ROW_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
@@ -29,6 +36,7 @@ def _desired() -> None:
         sa.Column("applied", sa.Double),
         sa.Column("resources", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("node", "revision", name="pk_revision"),
+        **UNICODE,
     )
     op.create_index("ix_revision_node_seq", "revision", ["node", "seq"])
     op.create_table(
@@ -47,6 +55,7 @@ def _desired() -> None:
         sa.Column("column", sa.Integer, nullable=False),
         sa.Column("path", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_resource"),
+        **UNICODE,
     )
     op.create_index("ix_resource_node_until", "resource", ["node", "until"])
 
@@ -67,6 +76,7 @@ def _journal() -> None:
         sa.Column("actions", sa.Integer, nullable=False),
         sa.Column("findings", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_journal"),
+        **UNICODE,
     )
     op.create_index("ix_journal_node_id", "journal", ["node", "id"])
     op.create_index("ix_journal_node_at", "journal", ["node", "at"])
@@ -88,6 +98,7 @@ def _journal() -> None:
         sa.Column("more", sa.JSON),
         sa.PrimaryKeyConstraint("journal_id", "part", "position", name="pk_journal_line"),
         sa.ForeignKeyConstraint(["journal_id"], ["journal.id"], name="fk_journal_line_journal_id", ondelete="CASCADE"),
+        **UNICODE,
     )
     op.create_index("ix_journal_line_resource_key_journal_id", "journal_line", ["resource_key", "journal_id"])
 
@@ -103,6 +114,7 @@ def _conditions() -> None:
         sa.Column("since", sa.Double, nullable=False),
         sa.Column("gate", sa.String(64), nullable=False),
         sa.PrimaryKeyConstraint("node", "position", name="pk_status"),
+        **UNICODE,
     )
     op.create_table(
         "pause",
@@ -114,6 +126,7 @@ def _conditions() -> None:
         sa.Column("until", sa.Double),
         sa.Column("by", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("node", "what_key", name="pk_pause"),
+        **UNICODE,
     )
     op.create_table(
         "approval",
@@ -122,4 +135,5 @@ def _conditions() -> None:
         sa.Column("at", sa.Double, nullable=False),
         sa.Column("by", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("node", "revision", name="pk_approval"),
+        **UNICODE,
     )

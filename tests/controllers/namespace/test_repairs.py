@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from reconciler.contract import Group, GroupResult, Scope
 from tests.controllers.drivers.netlink.private import ip, privately, sh
 from tests.controllers.namespace.support import Node, running
 
@@ -280,3 +281,87 @@ async def test_twenty_thousand_events_do_not_hold_up_the_loop(buffer: int) -> No
         await node.converged()
         print("longest wait of the loop", worst)
         assert worst < 0.5
+
+
+@privately
+async def test_nothing_is_put_into_a_namespace_that_took_the_name_between_a_look_and_a_deed() -> None:
+    """It would be neither bare nor marked afterwards: a conflict that we made ourselves."""
+    async with running(ROUTER) as node:
+        act, rivals = node.controller.act, ["ip netns del q; ip netns add q", "ip netns del q; ip netns add q"]
+
+        async def late(scope: Scope, groups: Sequence[Group]) -> Sequence[GroupResult]:
+            if rivals and scope.name == "q":
+                sh("sh", "-c", rivals.pop())
+            return await act(scope, groups)
+
+        node.controller.act = late  # type: ignore[method-assign]
+        ip("addr", "flush", "dev", "w", ns="q")
+        await node.until(lambda: not rivals, "somebody was quicker")
+        await node.converged(5.0)
+        assert "192.0.2.2/24" in ip("addr", ns="q")
+        await node.plans_nothing()
+        rivals.append("ip netns add q; ip -n q link add x type bridge")
+        ip("netns", "del", "q")
+        await node.until(lambda: "is not ours" in str(node.wrong()), "what somebody made and uses is left alone")
+        assert "10.0.0" not in ip("addr", ns="q")
+
+
+@privately
+async def test_whoever_deletes_a_namespace_gets_done_before_it_is_made_again() -> None:
+    """``ip netns del`` unmounts, then removes the file: with a new namespace on it that would fail."""
+    async with running("namespaces: {q: {}}") as node:
+        for _ in range(5):
+            since = len(node.journal.entries)
+            await asyncio.to_thread(sh, "sh", "-ec", "umount -l /run/netns/q; sleep 0.01; rm /run/netns/q")
+            await node.until(lambda since=since: len(node.journal.entries) > since, "it is made again")
+            await node.converged(5.0)
+        sh("ip", "netns", "del", "q")
+        await node.converged(5.0)
+
+
+@privately
+async def test_a_file_that_somebody_left_behind_does_not_keep_a_namespace_from_being_made() -> None:
+    sh("sh", "-c", "mkdir -p /run/netns; touch /run/netns/q")
+    async with running("namespaces: {q: {}}") as node:
+        await node.plans_nothing()
+        assert "lo" in ip("link", ns="q")
+
+
+@privately
+async def test_a_device_that_died_with_its_namespace_is_told_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vswitchd does not miss it; only one that is nowhere without such a reason is waited for."""
+    monkeypatch.setattr("controllers.namespace.controller.LOST_AFTER", 60.0)
+    sh("ip", "tuntap", "add", "t0", "mode", "tap")
+    lost: list[str] = []
+    async with running("namespaces: {q: {links: {t0: {type: ovs}}}}") as node:
+        node.controller.on_lost.append(lost.append)
+        assert "t0" in ip("link", ns="q")
+        ip("netns", "del", "q")
+        await node.until(lambda: lost == ["t0"], "the switch is told", 5.0)
+        sh("ip", "tuntap", "add", "t0", "mode", "tap")
+        await node.converged()
+        sh("sh", "-ec", "ip netns del q; ip netns add q")
+        await node.until(lambda: lost == ["t0", "t0"], "the switch is told again", 5.0)
+
+
+@privately
+async def test_a_route_that_goes_with_its_device_is_made_again_in_the_same_pass() -> None:
+    """Beside twenty namespaces whose devices are replaced, a second pass would come after all the others."""
+    sh("ip", "tuntap", "add", "t0", "mode", "tap")
+    text = """
+    namespaces:
+      q:
+        links: {t0: {type: ovs, addresses: [10.0.0.1/24]}}
+        sysctls: {net.ipv4.conf.t0.rp_filter: 2}
+        routes: [{to: default, via: 10.0.0.254}, {to: 10.9.0.0/16, via: 10.0.0.253, dev: t0}]
+    """
+    async with running(text) as node:
+        await node.plans_nothing()
+        since = len(node.journal.entries)
+        sh("ip", "tuntap", "add", "t0", "mode", "tap")  # as vswitchd does when it is restarted
+        await node.until(lambda: len(node.journal.entries) > since, "it is moved in", 5.0)
+        done = {str(action.resource) for action in node.journal.entries[since].actions if action.result == "done"}
+        assert done >= {"link/q/t0", "address/q/t0/10.0.0.1/24", "route/q/default", "route/q/10.9.0.0/16"}
+        assert "sysctl/q/net.ipv4.conf.t0.rp_filter" in done
+        await node.converged()
+        assert "default via 10.0.0.254" in ip("route", ns="q")

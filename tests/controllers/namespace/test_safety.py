@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pytest
 
 from controllers.drivers.netlink.inside import HOST
 from controllers.drivers.netlink.rows import Address
-from controllers.ownership import PROTO
+from controllers.namespace.safety import guarded
+from controllers.namespace.wanted import wanted
+from controllers.ownership import LINK_GROUP, PROTO
+from desired.resource import ResourceId
 from reconciler.contract import Plan
 from tests.controllers.drivers.netlink.private import ip, privately
 from tests.controllers.namespace.support import running
@@ -71,6 +77,57 @@ def test_it_is_done_when_all_its_addresses_and_routes_are_declared_for_another_d
     assert {"link/host/eth0", "route/host/default", "address/host/br0/192.0.2.9/24"} <= planned(plan)
     body["links"]["br0"]["addresses"] = ["192.0.2.10/24"]
     assert "link/host/eth0" in withheld(host().plan(resources(str({"host": body}).replace("'", '"'))))
+
+
+NIC: dict[str, Any] = {
+    "ports": {"eth0": {"bridge": "br0", "type": "system"}},
+    "bridges": {"br0": {}},
+    "host": {
+        "links": {"br0": {"type": "existing", "up": True, "addresses": ["192.0.2.9/24", "192.0.2.10/24"]}},
+        "routes": [{"to": "default", "via": "192.0.2.1", "dev": "br0"}],
+    },
+}
+
+
+BOND: dict[str, Any] = {"bonds": {"bond0": {"bridge": "br0", "interfaces": ["eth0", "eth9"]}}}
+
+
+@pytest.mark.parametrize("way", ["port", "bond"])
+def test_of_a_nic_moved_into_a_bridge_the_route_waits_for_the_port_and_the_rest_goes_last(way: str) -> None:
+    declared = resources(json.dumps(NIC if way == "port" else {**NIC, "ports": {}, **BOND}))
+    world = host()
+    world.attached = {"eth0": ""}
+    plan = world.plan(declared)
+    waits = {str(finding.resource): finding for finding in plan.findings}["route/host/default"]
+    assert waits.waits_for == ((ResourceId("port", "eth0"),) if way == "port" else ())
+    assert "waits until eth0 is a port" in waits.reason
+    assert planned(plan) - {"address/host/eth1/10.1.0.1/24"} == {
+        "address/host/br0/192.0.2.9/24",
+        "address/host/br0/192.0.2.10/24",
+    }
+    world.attached = {"eth0": "br0"}
+    world.converge(declared)
+    left = {(index, address) for index, address in world.host.addresses if address.startswith("192.0.2.")}
+    assert left == {(4, "192.0.2.9/24"), (4, "192.0.2.10/24")}, "what is on the bridge now is not left on the NIC"
+    assert {row.ifindex for row in world.host.routes[254, "0.0.0.0/0", 0]} == {4}
+    assert not world.plan(declared)
+
+
+def test_what_others_may_not_take_is_told_with_the_way_out() -> None:
+    world = host(untouchable=frozenset({"eth9"}))
+    told = guarded(world.host, wanted({}), frozenset({"eth9"}))
+    assert set(told) == {"eth0", "eth9"}
+    assert "the default route leaves by it" in told["eth0"]
+    assert "host: {release: [eth0]}" in told["eth0"]
+    assert "untouchable" in told["eth9"]
+    for carried in ("host: {release: [eth0]}", json.dumps({"host": NIC["host"]})):
+        assert "eth0" not in guarded(world.host, wanted(resources(carried)), frozenset())
+
+
+def test_a_device_of_ours_that_leads_to_the_node_is_not_deleted_when_it_is_no_longer_declared() -> None:
+    world = host()
+    world.host.links[2] = link(2, "eth0", group=LINK_GROUP)
+    assert "would delete it" in withheld(world.plan(resources("host: {}")))["link/host/eth0"]
 
 
 def test_an_interface_of_others_keeps_what_is_not_declared_for_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -86,3 +87,41 @@ def test_a_device_deleted_in_its_namespace_is_made_anew(node: Node) -> None:
     with node.repairs("link/qrouter/qr-1"):
         node.ovs.run("ip", "-n", "qrouter", "link", "del", "qr-1")
     assert "10.0.0.1/24" in address(node)
+
+
+def mac(node: Node, dev: str) -> str:
+    found = re.search(rf"{dev}: .*link/ether (\S+)", node.ovs.run("ip", "-n", "qrouter", "-o", "link"))
+    return "" if found is None else found[1]
+
+
+def test_the_mac_and_mtu_of_a_port_are_held_where_its_device_is(node: Node) -> None:
+    """vswitchd gives a mac to a device of the host only, and notices nothing in a namespace."""
+    ports = {**DESIRED["ports"], "qr-2": {"bridge": "br-int", "mac": "fa:16:3e:00:00:02", "mtu": 1300}}
+    before = node.status().revision
+    node.declare(**{**DESIRED, "ports": ports})
+    node.until(lambda: node.status().revision != before, "the declaration is taken")
+    node.converged()
+    assert mac(node, "inner") == "fa:16:3e:00:00:02"
+    with node.repairs("link/qrouter/inner"):
+        node.ovs.run("ip", "-n", "qrouter", "link", "set", "inner", "address", "fe:16:3e:77:00:77")
+    assert mac(node, "inner") == "fa:16:3e:00:00:02"
+    for _ in range(3):
+        node.ovs.restart_vswitchd()
+        node.until(lambda: mac(node, "inner") == "fa:16:3e:00:00:02" and "10.0.1.1/24" in address(node), "moved in")
+        node.converged()
+        node.until(lambda: "mtu 1400" in address(node), "the link's own word wins")
+
+
+def test_a_namespace_that_somebody_made_anew_while_the_daemon_was_down_is_taken_again(node: Node) -> None:
+    """The store remembers that it was ours; without it, it would be a conflict."""
+    assert node.stop() == 0
+    node.ovs.run("sh", "-c", "ip netns del qrouter; ip netns add qrouter")
+    node.start()
+    assert "10.0.0.1/24" in address(node)
+    assert node.stop() == 0
+    node.ovs.run("sh", "-c", "ip netns del qrouter; ip netns add qrouter; ip -n qrouter link add x type bridge")
+    node.start(converged=False)
+    node.until(lambda: "is not ours" in str(node.status().not_right), "what others put into it makes it theirs")
+    assert "10.0.0.1/24" not in address(node)
+    node.ovs.run("ip", "netns", "del", "qrouter")
+    node.converged()

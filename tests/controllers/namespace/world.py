@@ -8,6 +8,7 @@ from controllers.drivers.netlink.inside import HOST
 from controllers.drivers.netlink.replica import Space, destination
 from controllers.drivers.netlink.rows import Address, Link, Neighbour, Route, Rule
 from controllers.namespace.diff import diff
+from controllers.namespace.index import Index
 from controllers.namespace.state import (
     Action,
     AddRule,
@@ -61,6 +62,7 @@ class World:
     next: int = 100
     name: str = NAME
     untouchable: frozenset[str] = frozenset()
+    attached: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def new(name: str, alias: str) -> Space:
@@ -80,7 +82,17 @@ class World:
     def plan(self, declared: dict[ResourceId, Resource], *, known: bool = False) -> Plan:
         view = View(Scope("namespace", self.name), declared, "r", everything=declared)
         spaces = {HOST: self.host} | ({NAME: self.space} if self.space is not None else {})
-        observed = Observed(self.name, wanted(declared), spaces, MARK, known, self.untouchable)
+        observed = Observed(
+            self.name,
+            wanted(declared),
+            spaces,
+            MARK,
+            known,
+            self.untouchable,
+            True,
+            Index(declared).nics,
+            self.attached,
+        )
         return diff(view, observed)
 
     def converge(self, declared: dict[ResourceId, Resource], *, rounds: int = 4) -> list[Change]:

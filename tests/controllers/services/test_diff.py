@@ -7,6 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.drivers.files.disk import FileState, Kind
+from controllers.drivers.files.marks import xattr
 from controllers.drivers.netlink.whereabouts import Place
 from controllers.drivers.systemd.units import UnitState
 from controllers.services.diff import HAND_OVER, SETTLE, diff, scope_of
@@ -117,6 +119,28 @@ def test_without_what_it_requires_nothing_is_started(unit: UnitState, health: He
     assert Start not in kinds(planned({"requires": ["other"]}, unit, health, tried, other=lame))
 
 
+@given(units, healths, tries)
+def test_behind_a_member_that_is_down_nothing_is_started_stopped_or_called_right(
+    unit: UnitState, health: Health, tried: Tries
+) -> None:
+    lame = Fitness(works=False, why="is failed", hopeless=True)
+    spec = {"group": "core", "order": 2, "checks": [{"tcp": "127.0.0.1:1"}]}
+    plan = planned(spec, unit, health, tried, other=lame, before=("other.service",))
+    assert not kinds(plan) & {Start, Stop, Restart}
+    assert any(finding.outcome is not Outcome.CONVERGED for finding in plan.findings)
+    if unit.active == "active" and unit.installed:
+        assert "before it in group core comes other.service, which is failed" in plan.findings[0].reason
+
+
+@given(specs, units, healths, tries)
+def test_a_group_whose_first_members_work_changes_nothing(
+    spec: dict[str, Any], unit: UnitState, health: Health, tried: Tries
+) -> None:
+    alone = planned(spec, unit, health, tried)
+    member = planned({**spec, "group": "core"}, unit, health, tried, before=("other.service",))
+    assert (steps(alone), alone.findings) == (steps(member), member.findings)
+
+
 def running(**more: Any) -> UnitState:
     return UnitState(NAME, load="loaded", active="active", sub="running", started=500.0, **more)
 
@@ -162,3 +186,16 @@ def test_without_its_namespace_nothing_is_started_and_it_is_said_for_what_it_wai
 
 def test_a_running_unit_that_works_is_left_in_peace() -> None:
     assert not planned({"checks": [{"tcp": "127.0.0.1:1"}]}, running(), Health(ok=True, passed=True), Tries())
+
+
+def test_a_unit_that_goes_with_its_namespace_is_no_deletion_of_its_own() -> None:
+    path = f"/etc/systemd/system/{NAME}"
+    files = {path: FileState(path, Kind.REGULAR, path, mark=xattr("me/service", path))}
+    inside = []
+    everythings: list[dict[ResourceId, Any]] = [{}, {ResourceId("namespace", "q"): None}]
+    for everything in everythings:
+        observed = Observed(running(), "me/service", 100.0, WALL, files, namespace="q")
+        view: Any = View(scope_of(NAME), {}, everything=everything)
+        ((change,),) = (group.changes for group in diff(view, observed).groups)
+        inside.append(change.inside)
+    assert inside == [ResourceId("namespace", "q"), None]

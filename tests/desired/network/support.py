@@ -98,13 +98,21 @@ def _networks(draw: st.DrawFn) -> Mapping[str, Any]:
     return found
 
 
-_subnets = st.fixed_dictionaries(
-    {
-        "network": _names,
-        "cidr": st.sampled_from(["10.0.0.0/28", "10.0.1.0/24", "fd00::/64"]),
-        "dhcp": st.booleans(),
-        "id": _ids,
-    }
+_prefixes = st.sampled_from(
+    [
+        {"cidr": "10.0.0.0/28"},
+        {"cidr": "10.0.1.0/24", "gateway": "none"},
+        {"cidr": "fd00::/64"},
+        {"cidr": "fd00:1::/64", "ipv6_mode": "slaac"},
+        {"cidr": "fd00:2::/64", "ipv6_mode": "dhcpv6-stateful"},
+    ]
+)
+_subnets = st.builds(
+    lambda prefix, network, dhcp, own: {**prefix, "network": network, "dhcp": dhcp, "id": own},
+    _prefixes,
+    _names,
+    st.booleans(),
+    _ids,
 )
 _ports = st.fixed_dictionaries(
     {
@@ -128,8 +136,13 @@ _routers = st.fixed_dictionaries(
 _floats = st.fixed_dictionaries(
     {"floating": _octets.map(_ip), "network": _maybe_names, "port": _maybe_names, "router": _maybe_names}
 )
+_metadata = st.sampled_from([None, {"upstream": "/run/metadata"}, {"upstream": "10.0.0.9:8775"}])
 _options = st.fixed_dictionaries(
-    {"layout": st.sampled_from(["single-table", "multi-table"]), "dhcp_servers": st.integers(1, 2)}
+    {
+        "layout": st.sampled_from(["single-table", "multi-table"]),
+        "dhcp_servers": st.integers(1, 2),
+        "metadata": _metadata,
+    }
 )
 _node_specs = st.fixed_dictionaries(
     {

@@ -25,7 +25,7 @@ from desired.network.model import (
 )
 from desired.network.section import SECTIONS
 from desired.network.topology import Topology
-from desired.resource import Resource, ResourceId
+from desired.resource import Mode, Resource, ResourceId
 from desired.schema import dump_resources, load_tree
 from tests.desired.network.support import (
     NODES,
@@ -246,6 +246,26 @@ def test_networks_beyond_the_last_vlan_are_named_and_the_others_stand() -> None:
     named = [str(resource.id) for resource, message in found.problems if "no local VLAN left" in message]
     assert len(named) == 2
     assert sum(rid.kind == "held_port" for rid in found.resources) == 4094
+
+
+def test_adopt_and_mode_hold_for_all_that_is_made_of_an_object() -> None:
+    model = three_nodes("multi-table")
+    plain = compile_node(model, "network").resources
+    taking = compile_node(with_objects(model, of(OptionsSpec, "options", adopt=True)), "network").resources
+    assert taking.keys() == plain.keys()
+    assert all(resource.spec.adopt for resource in taking.values())
+    watched = of(NetworkSpec, "one", type="gre", segmentation_id=1, mode="observe")
+    found = compile_node(with_objects(model, watched), "network").resources
+    observed = {rid for rid, resource in found.items() if resource.spec.mode is Mode.OBSERVE}
+    assert changes(plain, found) == observed
+    assert any("tun_id=1" in rid.name for rid in observed)
+    assert not any("tun_id=999" in rid.name or rid.kind == "bridge" for rid in observed)
+
+
+def test_adopt_of_a_part_is_said_not_to_be_followed() -> None:
+    port = of(NeutronPortSpec, "vm1", network="one", mac="fa:16:3e:00:00:03", node="compute", adopt=True)
+    found = compile_node(with_objects(three_nodes("multi-table"), port), "compute")
+    assert [str(resource.id) for resource, _ in found.problems] == ["neutron_port/vm1"]
 
 
 def test_removing_the_options_is_noticed() -> None:

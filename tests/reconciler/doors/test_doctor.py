@@ -12,7 +12,7 @@ from reconciler.doors import doctor
 from reconciler.doors.doctor import Check, Verdict
 from reconciler.doors.session import Session
 from reconciler.report import ExitCode
-from reconciler.settings import Settings
+from reconciler.settings import AmqpSettings, NeutronSettings, Settings
 
 GOOD = "bridges:\n  br-int: {datapath_type: netdev}\n"
 
@@ -88,3 +88,35 @@ def test_without_open_vswitch_the_other_checks_are_made_all_the_same(short_dir):
     assert checks["desired"]["verdict"] == "bad"
     assert checks["store"]["verdict"] == "ok"
     assert checks["disk"]["verdict"] in ("ok", "warning")
+
+
+def broker(session, url, **more):
+    session.settings = session.settings.model_copy(update={"amqp": AmqpSettings(url=url, **more)})
+    return examine(session)["amqp"]
+
+
+def test_the_broker_of_openstack_is_asked(session, rabbit_server):
+    assert examine(session)["amqp"].verdict is Verdict.SKIPPED
+    rabbit_server.start()
+    fine = broker(session, rabbit_server.url(), exchanges=("amq.topic", "neutron"))
+    assert fine.verdict is Verdict.OK
+    assert "exchanges that are there: amq.topic" in fine.detail
+    missing = broker(session, rabbit_server.url(), exchanges=("quantum", "none"))
+    assert missing.verdict is Verdict.WARNING
+    assert "has no exchange quantum nor none" in missing.detail
+    refused = broker(session, rabbit_server.url("guest", "s3cret"))
+    assert refused.verdict is Verdict.BAD
+    assert "refuses user 'guest' and vhost '/'" in refused.detail
+    assert "s3cret" not in f"{refused}"
+    away = broker(session, "amqp://me@127.0.0.1:1/")
+    assert "cannot be reached: Connection refused" in away.detail
+
+
+def test_where_neutron_does_not_answer_it_is_told_what_to_check(session):
+    assert examine(session)["neutron"].verdict is Verdict.SKIPPED
+    neutron = NeutronSettings(endpoint="http://127.0.0.1:9")
+    session.settings = session.settings.model_copy(update={"neutron": neutron})
+    found = examine(session)["neutron"]
+    assert found.verdict is Verdict.BAD
+    assert found.detail.endswith("Connection refused")
+    assert "/etc/credstore/reconciler.neutron-token" in found.advice

@@ -7,6 +7,7 @@ import json
 import logging
 from dataclasses import replace
 
+import aiomqtt
 import pytest
 import structlog
 
@@ -15,7 +16,7 @@ from reconciler.clock import SystemClock
 from reconciler.contract import Outcome
 from reconciler.doors import mqtt, mqtt_looks, wire
 from reconciler.doors.mqtt import Publisher
-from reconciler.doors.mqtt_format import LARGEST, NodeEvent, Topics, read_report
+from reconciler.doors.mqtt_format import LARGEST, NodeEvent, Topics, offline, read_report, report_payload
 from reconciler.errors import ConfigError
 from reconciler.once import background
 from reconciler.settings import Settings
@@ -204,6 +205,20 @@ async def test_a_broker_that_is_away_for_too_long_costs_the_oldest_events_and_sa
             assert first.missed == 30
         assert sum(wire.loads(NodeEvent, payload).missed for _, _, payload in heard) in {0, 30}
         assert publisher._missed == 0
+
+
+async def test_a_connection_of_before_that_is_half_open_does_not_make_the_node_offline(mosquitto, watched):
+    will = aiomqtt.Will(STATUS, report_payload(offline("n1", mqtt.BROKE_OFF)), qos=1, retain=True)
+    login = {"username": "n1", "password": USERS["n1"]}
+    before = aiomqtt.Client("127.0.0.1", mosquitto.plain, **login, identifier="reconciler-n1", will=will)
+    publisher = build(mosquitto.settings(), watched)
+    with contextlib.suppress(aiomqtt.MqttError):  # it is pushed out
+        async with before, listening(mosquitto, STATUS) as heard, background(publisher.run(), "publisher"):
+            await until(lambda: publisher.stream().ready, "the new one is connected")
+            await until(lambda: len(heard) >= 2, "the last will of the old one, and the status of the new one")
+            await asyncio.sleep(0.3)
+            assert [read_report("n1", payload).online for _, _, payload in heard] == [False, True]
+            assert read_report("n1", await retained(mosquitto)).online
 
 
 async def test_a_broker_that_is_frozen_is_noticed_and_holds_up_nothing(mosquitto, watched, monkeypatch):

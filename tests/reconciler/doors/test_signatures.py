@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from desired.kinds.probe import Probe
 from reconciler.doors.doctor import Verdict
-from reconciler.doors.doctor_journal import told
+from reconciler.doors.doctor_journal import answer, meant, told
 from reconciler.doors.signatures import SIGNATURES, Signature, sightings
+from tests.rabbitmq import RabbitServer
 
 HARMLESS = [
     "INFO neutron.agent.dhcp.agent [-] Synchronizing state complete",
@@ -41,6 +46,44 @@ def test_the_line_s_own_host_is_named_and_asked() -> None:
     assert "seen 2 times" in check.detail
     assert "asked now: tcp 10.0.0.11:5672: refused" in check.detail
     assert "on 10.0.0.11" in check.advice
+
+
+def test_the_host_that_the_configuration_means_is_named_and_asked(tmp_path: Path) -> None:
+    signature = next(one for one in SIGNATURES if one.name == "l3-loop")
+    ini = tmp_path / "l3_agent.ini"
+    ini.write_text("[DEFAULT]\nauth_url = http://10.0.0.11:35357/v2.0\n")
+    places = (f"{tmp_path}/none.ini:DEFAULT/auth_url", f"{ini}:DEFAULT/auth_url")
+    (found,) = sightings("quantum-l3-agent.service", [signature.lines[0]])
+    there = meant(replace(found, signature=replace(signature, meant=places)))
+    check = told(there, lambda probe: f"{probe.words()}: refused")
+    assert "from the API (port 9696 of 10.0.0.11) or from identity (10.0.0.11:35357)" in check.detail
+    assert "tcp 10.0.0.11:9696: refused; tcp 10.0.0.11:35357: refused; amqp ini:/etc/quantum" in check.detail
+    assert "run on 10.0.0.11" in check.advice
+    assert "127.0.0.1:9696" in told(found, lambda probe: probe.words()).detail
+
+
+async def test_the_configured_credentials_were_tried_and_no_password_is_shown(
+    rabbit_server: RabbitServer, tmp_path: Path
+) -> None:
+    rabbit_server.add_user("dhcp", "geheim")
+    conf = tmp_path / "quantum.conf"
+    conf.write_text(
+        f"[DEFAULT]\nrabbit_host = 127.0.0.1\nrabbit_port = {rabbit_server.port}\n"
+        "rabbit_userid = dhcp\nrabbit_password = falsch\n"
+    )
+    signature = next(one for one in SIGNATURES if one.name == "network-state")
+    asked = replace(signature, asks=({"amqp": f"ini:{conf}:DEFAULT/transport_url"},))
+    (found,) = sightings("quantum-dhcp-agent.service", [signature.lines[1]])
+    check = await asyncio.to_thread(told, replace(found, signature=asked), answer)
+    assert f"the broker refuses user dhcp at 127.0.0.1:{rabbit_server.port}: ACCESS_REFUSED" in check.detail
+    assert "falsch" not in check.detail + check.advice
+
+
+def test_what_rootwrap_refuses_is_looked_for_in_its_filters() -> None:
+    signature = next(one for one in SIGNATURES if one.name == "rootwrap")
+    (found,) = sightings("neutron-l3-agent.service", [signature.lines[0]])
+    detail = told(found, lambda probe: probe.words()).detail
+    assert "command grep -rlwe ip /etc/neutron/rootwrap.d /usr/share/neutron/rootwrap" in detail
 
 
 def test_the_configuration_of_the_right_product_is_named() -> None:

@@ -18,6 +18,7 @@ from controllers.drivers.probes.ask import ask as ask_plainly
 from desired.kinds.probe import Probe
 from desired.sql.scalar import scalar
 from reconciler.errors import NotReady
+from tests.rabbitmq import RabbitServer
 
 ask = partial(ask_plainly, scalar=scalar)
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -207,6 +208,34 @@ async def test_a_broker_accepts_or_says_whom_it_refuses() -> None:
         assert "refuses vhost nova" in other.words
 
 
+async def test_a_real_broker_accepts_or_says_whom_it_refuses(rabbit_server: RabbitServer, tmp_path: Path) -> None:
+    rabbit_server.add_user("neutron", "geheim")
+    rabbit_server.add_vhost("nova")
+    at = f"{amqp.parse(rabbit_server.url()).host}:{rabbit_server.port}"
+    conf = tmp_path / "neutron.conf"
+    conf.write_text(f"[DEFAULT]\ntransport_url = rabbit://neutron:geheim@{at}//\n")
+    configured = Probe(amqp=f"ini:{conf}:DEFAULT/transport_url")
+    good = await ask(configured, 10)
+    assert good.ok, good.words
+    assert f"user neutron logs in at {at}" in good.words
+    refused = await ask(Probe(amqp=f"rabbit://neutron:falsch@{at}//"), 10)
+    assert f"the broker refuses user neutron at {at}: ACCESS_REFUSED" in refused.words
+    unknown = await ask(Probe(amqp=f"rabbit://nobody:geheim@{at}//"), 10)
+    assert "the broker refuses user nobody" in unknown.words
+    missing = await ask(Probe(amqp=f"rabbit://neutron:geheim@{at}/cinder"), 10)
+    assert f"the broker refuses vhost cinder at {at}: NOT_ALLOWED" in missing.words
+    forbidden = await ask(Probe(amqp=f"rabbit://neutron:geheim@{at}/nova"), 10)
+    assert f"the broker refuses vhost nova at {at}: NOT_ALLOWED" in forbidden.words
+    rabbit_server.set_password("neutron", "neu")
+    changed = await ask(configured, 10)
+    assert "refuses user neutron" in changed.words
+    answers = (good, refused, unknown, missing, forbidden, changed)
+    assert not any(answer.ok for answer in answers[1:])
+    away = await ask(Probe(amqp=f"rabbit://neutron:geheim@127.0.0.1:{closed_port()}//"), 10)
+    assert "no connection to 127.0.0.1:" in away.words
+    assert not any(secret in answer.words for answer in (*answers, away) for secret in ("geheim", "falsch", "neu@"))
+
+
 async def test_a_broker_that_hangs_up_has_refused() -> None:
     async with server(broker(password="right", vhost="/", says_why=False)) as port:
         assert (
@@ -219,6 +248,13 @@ async def test_the_credentials_may_stand_in_the_service_s_own_file(tmp_path: Pat
     async with server(broker(password="right", vhost="/")) as port:
         conf = tmp_path / "neutron.conf"
         conf.write_text(f"[DEFAULT]\ntransport_url = rabbit://neutron:right@127.0.0.1:{port}//\n")
+        assert (await ask(Probe(amqp=f"ini:{conf}:DEFAULT/transport_url"), 2)).ok
+        conf.write_text(
+            f"[DEFAULT]\nrabbit_host = 127.0.0.1\nrabbit_port={port}\nrabbit_userid=neutron\nrabbit_password=right\n"
+        )
+        assert (await ask(Probe(amqp=f"ini:{conf}:DEFAULT/transport_url"), 2)).ok
+        hosts = f"rabbit_hosts = 127.0.0.1:{port},10.0.0.9:5672\nrabbit_userid = neutron\nrabbit_password = right\n"
+        conf.write_text(f"[DEFAULT]\nverbose = true\n[oslo_messaging_rabbit]\n{hosts}")
         assert (await ask(Probe(amqp=f"ini:{conf}:DEFAULT/transport_url"), 2)).ok
         missing = await ask(Probe(amqp=f"ini:{conf}:DEFAULT/other"), 2)
         assert "has no other in [DEFAULT]" in missing.words

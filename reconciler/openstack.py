@@ -1,0 +1,106 @@
+"""Following OpenStack in one process: notifications, full reads, the mirror of both, and what `status` says of them.
+
+The parts are in `desired.sources`; here they are joined. What the mirror holds goes to the cluster; only when the model
+was read whole once may anything be deleted on its word. With the broker and the API away, the network stands as last
+known: the store remembers the mirror. Made by the composition root when a broker or an API is configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from desired.network.mirror import Changed, Mirror
+from desired.sources.amqp import AmqpSource
+from desired.sources.following import Following
+from reconciler.clock import Clock
+from reconciler.cluster import Cluster
+from reconciler.logs import get_logger
+from reconciler.report import Stream
+from reconciler.settings import Settings
+from reconciler.writer import StoreWriter
+
+log = get_logger("openstack")
+
+MOST_NOTICES = 10
+"""Of objects that are left out, so many are told in `status`; the log has all of them."""
+
+
+class Reads(Protocol):
+    """Full reads of the API: when, and what became of the last one."""
+
+    problem: str
+
+    def request(self) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+class OpenStack:
+    """`run` is its one task. `recall` comes first: the network as last known."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, writer: StoreWriter, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        amqp = settings.amqp
+        self._amqp = AmqpSource(amqp, settings.node, clock=clock, on_gap=self._want_read) if amqp.url else None
+        self._following = Following(self._amqp, Mirror(), writer, self._changed, self._want_read)
+        self._reads: Reads | None = None
+        self._unknown = "what the store remembers of it was not read yet"
+        self._tell()
+
+    async def recall(self) -> None:
+        """Start from what the store remembers. A store that cannot tell is said; nothing is deleted until a read."""
+        self._unknown = await self._following.recall()
+        if self._unknown:
+            log.warning("mirror_not_recalled", reason=self._unknown)
+        self._tell()
+
+    async def run(self) -> None:
+        """Follow, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._amqp is not None:
+                group.create_task(self._following.run(), name="notifications")
+            if self._reads is not None:
+                group.create_task(self._reads.run(), name="full-reads")
+
+    def beside(self) -> Sequence[Heard]:
+        """What `status` shows of each part."""
+        return [Heard("amqp", self._amqp, self._clock, self._following.mirror)] if self._amqp is not None else []
+
+    def _want_read(self, reason: str) -> None:
+        if self._reads is not None:
+            log.info("full_read_wanted", reason=reason)
+            self._reads.request()
+
+    def _changed(self, _changed: Changed) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        mirror = self._following.mirror
+        self._cluster.take_openstack(MappingProxyType(dict(mirror.resources)), mirror.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The notifications, for `status`: is the broker there, and what of the model had to be left out."""
+
+    name: str
+    source: AmqpSource
+    clock: Clock
+    mirror: Mirror
+
+    def stream(self) -> Stream:
+        heard = self.source.last_event
+        wall = self.clock.wall() - (self.clock.now() - heard) if heard else None
+        return Stream(self.name, self.source.ready, self.source.problem, wall, self.source.lost_count)
+
+    def notices(self) -> Sequence[str]:
+        said = [] if self.source.ready else [f"{self.source.problem}; the network stands as last known"]
+        said += [f"{count} messages were no notifications: {what}" for what, count in self.source.garbage.items()]
+        left = list(self.mirror.problems.values())
+        said += [f"openstack: {problem}" for problem in left[:MOST_NOTICES]]
+        return [*said, f"and {len(left) - MOST_NOTICES} more (in the log)"] if len(left) > MOST_NOTICES else said

@@ -1,0 +1,143 @@
+"""A daemon that follows OpenStack's notifications: a node made from YAML and from what RabbitMQ says, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.functional.daemon import Node
+from tests.oslo import Publisher
+from tests.rabbitmq import RabbitServer
+from tests.relay import Relay
+
+NETWORK = "6f1c3b5a-9e40-4a52-8c1d-0b7e5a91d301"
+SUBNET = "58b7f4ac-0d92-4c3e-bf15-e80a6d47b205"
+MODEL = """
+model:
+  nodes:
+    n1: {roles: [compute], tunnel_ip: 10.10.10.20}
+    n2: {roles: [compute], tunnel_ip: 10.10.10.30}
+"""
+
+
+def port(number: int, host: str, **more: Any) -> dict[str, Any]:
+    return {
+        "port": {
+            "id": f"2d84e07f-c63b-47d5-9a0e-{number:012x}",
+            "network_id": NETWORK,
+            "mac_address": f"fa:16:3e:00:00:{number:02x}",
+            "device_owner": "compute:nova",
+            "device_id": "e412a86c-b9d7-4163-95fe-2c08b5d3fa06",
+            "fixed_ips": [{"subnet_id": SUBNET, "ip_address": f"192.168.7.{number}"}],
+            "binding:host_id": host,
+            **more,
+        }
+    }
+
+
+class Cloud:
+    """RabbitMQ, a publisher, and a way to both for the daemon."""
+
+    def __init__(self, server: RabbitServer, publisher: Publisher) -> None:
+        self.server, self._publisher = server, publisher
+
+    def tell(self, event: str, payload: Any) -> None:
+        self._publisher.notify(self.server.url(), event, payload)
+
+
+@pytest.fixture
+def cloud(node: Node, rabbit_server: RabbitServer) -> Iterator[Cloud]:
+    with Relay(node.ovs.netns, rabbit_server.port), Publisher() as publisher:
+        cloud = Cloud(rabbit_server, publisher)
+        cloud.tell("hello.world", {})  # the publisher makes the exchange
+        node.set(
+            amqp={"url": f"amqp://guest@127.0.0.1:{rabbit_server.port}/", "retry_max": 0.5, "queue": f"q{id(node)}"}
+        )
+        yield cloud
+
+
+def heard(node: Node) -> bool:
+    return any(stream.name == "amqp" and stream.ready for stream in node.client.status().streams)
+
+
+@pytest.fixture
+def running(node: Node, cloud: Cloud) -> Iterator[Node]:
+    node.write(MODEL)
+    node.start(env={"RECONCILER_AMQP__URL": cloud.server.url()})
+    node.until(lambda: heard(node), "the broker is heard", 30)
+    network = {"id": NETWORK, "name": "blue", "provider:network_type": "gre", "provider:segmentation_id": 77}
+    cloud.tell("network.create.end", {"network": network})
+    cloud.tell(
+        "subnet.create.end",
+        {"subnet": {"id": SUBNET, "network_id": NETWORK, "cidr": "192.168.7.0/24", "enable_dhcp": False}},
+    )
+    yield node
+    node.stop()
+
+
+def flows(node: Node) -> str:
+    return "\n".join(node.ovs.flows("br-tun"))
+
+
+def plugged(node: Node, number: int) -> None:
+    """What Nova does for the instance of a port."""
+    iface = port(number, "n1")["port"]["id"]
+    name = f"tap{number}"
+    node.ovs.vsctl(
+        "add-port", "br-int", name, "--", "set", "interface", name, "type=internal", f"external_ids:iface-id={iface}"
+    )
+
+
+def test_ports_that_openstack_tells_of_become_flows_and_tags(running: Node, cloud: Cloud) -> None:
+    cloud.tell("port.create.end", port(5, "n1"))
+    running.until(lambda: "held_port" in running.client.status().resources, "it is held when Nova plugs it")
+    running.converged()
+    plugged(running, 5)
+    running.until(lambda: running.ovs.vsctl("get", "port", "tap5", "tag") == "1", "the tap has its tag")
+    cloud.tell("port.create.end", port(6, "n2"))
+    running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "the remote port has its flow")
+    said = running.cli("explain", "192.168.7.6")
+    assert "(blue)" in said.out, said.text
+    assert "from openstack" in said.out
+
+
+def test_without_a_full_read_a_delete_is_withheld_and_says_why(running: Node, cloud: Cloud) -> None:
+    plugged(running, 5)
+    cloud.tell("port.create.end", port(5, "n1"))
+    cloud.tell("port.create.end", port(6, "n2"))
+    running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "the remote port has its flow")
+    cloud.tell("port.delete.end", {"port_id": port(6, "n2")["port"]["id"]})
+    running.until(lambda: running.client.status().exit_code == 3, "a delete is withheld")
+    running.is_untouched()
+    assert "fa:16:3e:00:00:06" in flows(running)
+    assert "never read whole" in running.cli("status").out
+
+
+def test_with_the_broker_gone_and_the_daemon_killed_the_network_stands_as_last_known(
+    running: Node, cloud: Cloud
+) -> None:
+    plugged(running, 5)
+    cloud.tell("port.create.end", port(5, "n1"))
+    cloud.tell("port.create.end", port(6, "n2"))
+    running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "the remote port has its flow")
+    running.converged()
+    cloud.server.kill()
+    try:
+        running.until(lambda: not heard(running), "the broker is missed")
+        before = flows(running)
+        running.kill9()
+        running.start(env={"RECONCILER_AMQP__URL": cloud.server.url()})
+        assert flows(running) == before
+        status = running.client.status()
+        assert any("stands as last known" in notice for notice in status.notices), status.notices
+        assert "guest:guest" not in running.cli("status", "-v").out
+        running.ovs.ofctl("del-flows", "br-tun")
+        running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "the flows are back")
+    finally:
+        cloud.server.start()
+    cloud.tell("hello.world", {})  # the exchange went with the broker; the publisher makes it again
+    running.until(lambda: heard(running), "the broker is heard again", 45)
+    cloud.tell("port.create.end", port(7, "n2"))
+    running.until(lambda: "fa:16:3e:00:00:07" in flows(running), "and followed again")
