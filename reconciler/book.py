@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from desired.resource import Mode, Resource, ResourceId, Resources
@@ -21,21 +23,49 @@ class DesiredBook:
             spec.kind: controller for controller in controllers for spec in controller.specs
         }
         self.snapshot = Snapshot()
-        self._scopes: dict[Scope, dict[ResourceId, Resource]] = {}
+        self._scopes: dict[Scope, Resources] = {}
+        self._observing: set[ResourceId] = set()
+        self._counts: Counter[str] = Counter()
 
     def take(self, snapshot: Snapshot) -> Mapping[Scope, Sequence[ResourceId]]:
-        """Make `snapshot` the truth. Returns, for every scope that differs, the resources that do."""
-        scopes: dict[Scope, dict[ResourceId, Resource]] = {}
-        for rid, resource in snapshot.resources.items():
-            scopes.setdefault(self.controller(rid.kind).scope(resource), {})[rid] = resource
-        changed: dict[Scope, Sequence[ResourceId]] = {}
-        for scope in self._scopes.keys() | scopes.keys():
-            old, new = self._scopes.get(scope, {}), scopes.get(scope, {})
-            differing = [rid for rid in old.keys() | new.keys() if _generation(old, rid) != _generation(new, rid)]
-            if differing:
-                changed[scope] = differing
+        """Make `snapshot` the truth. Returns, for every scope that differs, the resources that do.
+
+        What is declared for other scopes stays the same object, so that what was made of it stays valid, too.
+        """
+        before = self.snapshot
+        differing = snapshot.differing(before)
+        scopes = dict(self._scopes)
+        fresh: dict[Scope, dict[ResourceId, Resource]] = {}
+        changed: dict[Scope, list[ResourceId]] = {}
+        for rid in (*differing, *snapshot.moved(before)):
+            old, new = before.resources.get(rid), snapshot.resources.get(rid)
+            self._note(rid, old, new)
+            controller = self.controller(rid.kind)
+            here = {controller.scope(resource) for resource in (old, new) if resource is not None}
+            for scope in here:
+                inside = fresh.get(scope)
+                if inside is None:
+                    inside = fresh[scope] = dict(scopes.get(scope, _NOTHING))
+                if new is not None and controller.scope(new) == scope:
+                    inside[rid] = new
+                else:
+                    inside.pop(rid, None)
+                if rid in differing:
+                    changed.setdefault(scope, []).append(rid)
+        for scope, inside in fresh.items():
+            if inside:
+                scopes[scope] = inside
+            else:
+                scopes.pop(scope, None)
         self.snapshot, self._scopes = snapshot, scopes
         return changed
+
+    def _note(self, rid: ResourceId, old: Resource | None, new: Resource | None) -> None:
+        self._counts[rid.kind] += (new is not None) - (old is not None)
+        if new is not None and new.spec.mode is Mode.OBSERVE:
+            self._observing.add(rid)
+        else:
+            self._observing.discard(rid)
 
     def dependents(self, rids: Collection[ResourceId]) -> set[Scope]:
         """The scopes in which something refers to one of these."""
@@ -57,7 +87,7 @@ class DesiredBook:
     def kinds(self) -> Sequence[str]:
         return tuple(sorted(self._by_kind))
 
-    def scopes(self) -> Iterable[Scope]:
+    def scopes(self) -> AbstractSet[Scope]:
         """The scopes in which something is declared."""
         return self._scopes.keys()
 
@@ -66,13 +96,12 @@ class DesiredBook:
 
     def observing(self) -> bool:
         """Is anything declared `mode: observe`?"""
-        return any(resource.spec.mode is Mode.OBSERVE for resource in self.snapshot.resources.values())
+        return bool(self._observing)
 
-    def view(self, scope: Scope, settled: frozenset[Scope]) -> View:
+    def counts(self) -> Mapping[str, int]:
+        """How many resources of each kind are declared."""
+        return self._counts
+
+    def view(self, scope: Scope, settled: AbstractSet[Scope], news: AbstractSet[ResourceId] = frozenset()) -> View:
         snapshot = self.snapshot
-        return View(scope, self.resources(scope), snapshot.revision, settled, snapshot.resources)
-
-
-def _generation(resources: Resources, rid: ResourceId) -> int | None:
-    resource = resources.get(rid)
-    return None if resource is None else resource.generation
+        return View(scope, self.resources(scope), snapshot.revision, settled, snapshot.resources, self._scopes, news)

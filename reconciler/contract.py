@@ -7,7 +7,8 @@ back to the controller to act on. Everything here is data that the doors can pri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -30,8 +31,7 @@ Focus = frozenset[Hashable] | None
 """Where in a scope to look, in the controller's own terms (port names, flow keys). None means everywhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Look at `scope` again. `focus` narrows where; it is never needed for correctness."""
 
     scope: Scope
@@ -53,6 +53,36 @@ class Disruption(StrEnum):
     OUTAGE = "outage"
 
 
+class Later:
+    """A text for people that is made when it is read: no repair waits for words."""
+
+    __slots__ = ("_make", "_text")
+
+    def __init__(self, make: Callable[[], str]) -> None:
+        self._make: Callable[[], str] | None = make
+        self._text = ""
+
+    def __str__(self) -> str:
+        if self._make is not None:
+            self._text, self._make = self._make(), None
+        return self._text
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+    def __contains__(self, part: str) -> bool:
+        return part in str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str | Later) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One planned action on one resource. `before`/`after` are short human texts; `action` is the controller's own."""
@@ -61,8 +91,8 @@ class Change:
     verb: Verb
     action: Any
     why: str
-    before: str = ""
-    after: str = ""
+    before: str | Later = ""
+    after: str | Later = ""
     disruption: Disruption = Disruption.NONE
     prune: bool = False
     """True when it deletes something of ours because it is no longer declared: the budget counts it."""
@@ -117,6 +147,9 @@ class Plan:
         return bool(self.groups or self.findings)
 
 
+_UNDECLARED: Resources = {}
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """The desired side of one scope in one pass. `settled` are the scopes whose last pass left nothing to do."""
@@ -124,9 +157,18 @@ class View:
     scope: Scope
     resources: Resources
     revision: str = ""
-    settled: frozenset[Scope] = frozenset()
+    settled: AbstractSet[Scope] = frozenset()
     everything: Resources = field(default_factory=dict)
     """All resources of the node: for looking at the spec of a ref, never for planning."""
+    scopes: Mapping[Scope, Resources] = field(default_factory=dict)
+    """The same by scope; that of a scope is the same object until something declared for it changes."""
+
+    news: AbstractSet[ResourceId] = frozenset()
+    """What of the scope is declared otherwise than when it was last looked at."""
+
+    def of(self, scope: Scope) -> Resources:
+        """What is declared for another scope."""
+        return self.scopes.get(scope, _UNDECLARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +209,13 @@ class Controller(Protocol):
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         """Where to look to verify these changes."""
+        ...
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        """Where to look when only these resources of the scope are declared otherwise than before (None: everywhere).
+
+        Such a look must find them in `looked_at`, also those that are declared no longer.
+        """
         ...
 
     async def prove(self, scope: Scope) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 from reconciler import logs
@@ -35,6 +36,10 @@ log = get_logger("daemon")
 STOP_PATIENCE = 5.0
 """Seconds that passes under way may take to end after SIGTERM, and the store to write what waits."""
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds that a thread at work (the store's, one that parses YAML) may keep a repair waiting; Python's own is ten
+times that."""
+
 READY_PATIENCE = 10.0
 """Seconds after which systemd is told READY whatever the node is like (the YAML is wrong, Open vSwitch is away)."""
 
@@ -49,6 +54,7 @@ READY_QUIET = 0.5
 async def run_daemon(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. Raises LockHeldError when another one runs."""
     logs.configure(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     with node_lock(settings.lock_path):
         parts = build(settings, extra_sinks=[Narrator(settings.log_format)])
         stop = asyncio.Event()

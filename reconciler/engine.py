@@ -7,7 +7,8 @@ what came of it goes out to the sinks and the status book. It knows no kind and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from desired.resource import ResourceId
 from desired.snapshot import Snapshot
@@ -47,10 +48,12 @@ WORKERS = 4
 HEARTBEAT = Scope("engine", "heartbeat")
 """Goes through queue and workers like any work: what proves that they move."""
 HEARTBEAT_EVERY = 2.0
-LAG_EVERY = 0.1
+LAG_EVERY = 0.25
+"""Seconds between two looks at the loop's lag, and at the gauges: a tenth would be half of what idling costs."""
 OF_THE_WHOLE = frozenset({"in_sync", "budget"})
 """Gates whose answer for one scope follows from what is declared for all of them."""
 
+_NONE: frozenset[ResourceId] = frozenset()
 
 log = get_logger("engine")
 
@@ -81,8 +84,10 @@ class Engine:
         self._pass_id = 0
         self._converged_once: dict[ResourceId, int] = {}
         self._looked: set[ResourceId] = set()
-        self._overtaken: set[Scope] = set()
+        self._overtaken: dict[Scope, set[ResourceId]] = {}
+        """What became declared otherwise since the pass over a scope began."""
         self._over_budget = False
+        self._converged: tuple[tuple[int, str], bool] = ((-1, ""), False)
         self.progress = Progress()
         self.last_converged: float | None = None
         self.last_news = 0.0
@@ -114,16 +119,23 @@ class Engine:
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():
             self._looked.difference_update(rid for rid in resources if rid not in snapshot.resources)
-            self._overtaken.add(scope)
-            self.statuses.unsettle(scope)
+            self._overtaken.setdefault(scope, set()).update(resources)
             self.gates.backoff.clear([*resources, scope_id(scope)])
-            self.queue.add(scope, None, "declared state changed")
+            self._look_at_changed(scope, resources)
         if first:
             self.look(self.scopes() - changed.keys(), "started")
         else:
             held = self.statuses.withheld_by(OF_THE_WHOLE)
             held |= self.book.dependents({rid for resources in changed.values() for rid in resources})
             self.look(held - changed.keys(), "declared state changed elsewhere")
+
+    def _look_at_changed(self, scope: Scope, resources: Sequence[ResourceId]) -> None:
+        """Only where these are, if the scope is known otherwise and its controller can tell where that is."""
+        self.statuses.await_look(scope, resources)
+        focus = self._controllers[scope.controller].focus_on(scope, resources) if self.statuses.seen(scope) else None
+        if focus is None:
+            self.statuses.unsettle(scope)
+        self.queue.add(scope, focus, "declared state changed")
 
     def was_converged(self) -> None:
         """The current state was reached before this start: what differs from it now is drift."""
@@ -263,8 +275,8 @@ class Engine:
         focus: Focus = work.focus if self.statuses.seen(scope) and not work.prove else None
         if focus is None:
             self.waiting.retry(scope, None)
-        self._overtaken.discard(scope)
-        view = self.book.view(scope, self.statuses.settled)
+        self._overtaken.pop(scope, None)
+        view = self.book.view(scope, self.statuses.settled, self.statuses.due(scope))
         result = await self._pipeline.run(view, focus, self._mounted)
         if isinstance(result.blind, NotReady) and not view.resources and scope not in self.scopes():
             self._forget(scope)
@@ -318,11 +330,14 @@ class Engine:
         else:
             looked_at = None if result.looked_at is None else result.looked_at | {scope_id(scope)}
             changed = self.statuses.update(scope, looked_at, verdict.found)
-        if scope in self._overtaken:
-            # What is declared changed under this pass: what it found is history, and the next one waits already.
-            self.statuses.unsettle(scope)
-        elif result.blind is None:
-            self._remember(result, verdict)
+        late = self._overtaken.get(scope, _NONE)
+        if late:
+            # They changed under this pass: what it found of them is history, and the next one waits already.
+            self.statuses.await_look(scope, late)
+        if result.blind is None:
+            self._remember(result, verdict, late)
+            if not self.statuses.due(scope) <= late:
+                self.queue.add(scope, None, "not all that changed was looked at")
         self.metrics.pass_finished(scope.controller, outcome, frame.seconds)
         if entry is not None:
             self._emit(entry)
@@ -334,9 +349,9 @@ class Engine:
         self.waiting.wake()
         self._wake_over_budget(result, now)
         self.waiting.retry(scope, verdict.retry_at, whole=whole)
-        for gone in self.statuses.troubled() - set(self.book.scopes()):
-            if gone not in self.scopes():
-                self._forget(gone)
+        undeclared = self.statuses.troubled() - self.book.scopes()
+        for gone in undeclared - self.scopes() if undeclared else ():
+            self._forget(gone)
         self._note_converged(wall)
 
     def _forget(self, scope: Scope) -> None:
@@ -360,10 +375,12 @@ class Engine:
         known = self._converged_once.get(change.resource)
         return known is not None and known == self._generation(change.resource)
 
-    def _remember(self, result: PassResult, verdict: Judgement) -> None:
+    def _remember(self, result: PassResult, verdict: Judgement, late: Collection[ResourceId]) -> None:
         declared = self.book.resources(result.scope)
         failing = self.gates.backoff.failing()
         for rid in declared if result.looked_at is None else result.looked_at:
+            if rid in late:
+                continue
             resource = declared.get(rid)
             if resource is None:
                 self._converged_once.pop(rid, None)
@@ -378,16 +395,16 @@ class Engine:
                 self._converged_once.pop(change.resource, None)
 
     def _emit(self, entry: PassRecord) -> None:
-        for action in entry.actions:
-            if action.drift and action.result != "failed":
-                self.metrics.drift(action.resource.kind)
+        drifts = Counter(a.resource.kind for a in entry.actions if a.drift and a.result != "failed")
+        for kind, number in drifts.items():
+            self.metrics.drift(kind, number)
         for sink in self._sinks:
             sink.record(entry)
 
     def _count(self) -> None:
         """Count all resources by outcome: too much for every pass of a start with thousands of them."""
         self._uncounted = False
-        self.metrics.set_resources(self.statuses.counts(self.book.snapshot.resources))
+        self.metrics.set_resources(self.statuses.counts(self.book.counts(), self.book.snapshot.resources))
         not_right = self.statuses.not_right()
         self.metrics.set_withheld(status.gate for status in not_right if status.gate)
         self.metrics.set_oldest(not_right)
@@ -426,7 +443,16 @@ class Engine:
         """Every scope was looked at wholly and nothing is left to do anywhere."""
         if not self.book.snapshot.revision or self.statuses.troubled():
             return False
-        return all(scope in self.statuses.settled for scope in self.scopes())
+        stamp = self.statuses.version, self.book.snapshot.revision
+        if self._converged[0] != stamp:  # else nothing has settled or come into doubt since
+            self._converged = stamp, self._all_settled()
+        return self._converged[1]
+
+    def _all_settled(self) -> bool:
+        settled = self.statuses.settled
+        if not self.book.scopes() <= settled:
+            return False
+        return all(scope in settled for controller in self._controllers.values() for scope in controller.scopes())
 
     def unseen(self) -> Sequence[Scope]:
         """Scopes that had no full look yet."""

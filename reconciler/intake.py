@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from desired.resource import Resources
 from desired.schema import Loaded
 from desired.snapshot import Snapshot
 from reconciler.engine import Engine
@@ -32,7 +31,7 @@ class Intake:
         self._settle_remove = settle_remove
         self._on_revision = on_revision
         self._timer: asyncio.TimerHandle | None = None
-        self._settled: Resources = {}
+        self._settled = Snapshot()
         self.problems: Sequence[Problem] = ()
         self.warnings: Sequence[Problem] = ()
 
@@ -60,39 +59,45 @@ class Intake:
                 log.error("config_invalid", problem=_one_line(problem))
             return
         self._engine.gates.in_sync.source(self._source, "")
-        self._accept(Snapshot.of(loaded.resources))
+        self._accept(Snapshot.of(loaded.resources, self._engine.book.snapshot))
 
     def restore(self, snapshot: Snapshot, problem: str) -> None:
         """Start from what the store remembers because the source says nothing usable: `problem` says what."""
         self._engine.gates.in_sync.source(self._source, problem)
-        self._settled = snapshot.resources
+        self._settled = snapshot
         self._publish(snapshot)
 
     def _accept(self, target: Snapshot) -> None:
         self._cancel()
         current = self._engine.book.snapshot
-        kept = {rid: current.resources[rid] for rid in current.resources if rid not in target.resources}
+        differing = target.differing(current)
+        kept = sum(rid not in target.resources for rid in differing)
         if not kept:
             self._settle(target)
             return
-        between = Snapshot.of([*target.resources.values(), *kept.values()])
+        news = (*differing, *target.moved(current))
+        between = current.changed(target.resources[rid] for rid in news if rid in target.resources)
         if between.revision != current.revision:
             self._publish(between)
-        log.info("removals_wait", resources=len(kept), seconds=self._settle_remove)
+        log.info("removals_wait", resources=kept, seconds=self._settle_remove)
         self._timer = asyncio.get_running_loop().call_later(self._settle_remove, self._settle, target)
 
     def _settle(self, target: Snapshot) -> None:
         self._timer = None
-        before, self._settled = self._settled, target.resources
+        before, self._settled = self._settled, target
         self._publish(target, before)
 
-    def _publish(self, snapshot: Snapshot, before: Resources | None = None) -> None:
+    def _publish(self, snapshot: Snapshot, before: Snapshot | None = None) -> None:
         """`before` is the state whose removals are settled with this one."""
         if snapshot.revision != self._engine.book.snapshot.revision:
             log.info("desired_state", revision=snapshot.revision, resources=len(snapshot.resources))
             self._on_revision(snapshot)
-        gone = {} if before is None else removed(before, snapshot.resources)
-        swapped = {} if before is None else exchanged(before, snapshot.resources)
+        if before is None:
+            self._engine.desire(snapshot)
+            return
+        differing = snapshot.differing(before)
+        gone = removed(before.resources, snapshot.resources, differing)
+        swapped = exchanged(before.resources, snapshot.resources, differing)
         self._engine.desire(snapshot, gone, swapped)
 
     def _cancel(self) -> None:

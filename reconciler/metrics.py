@@ -144,12 +144,12 @@ class Metrics:
 
     def record(self, entry: PassRecord) -> None:
         """What a pass found: its actions by result, what gates withheld, and how long a repair took."""
-        repaired = False
-        for action in entry.actions:
-            self.actions[action.resource.kind, action.verb, action.result].inc()
-            repaired = repaired or action.result == "done"
-            if action.result == "withheld":
-                self.withheld[action.gate,].inc()
+        done = Tally((action.resource.kind, action.verb, action.result) for action in entry.actions)
+        for labels, number in done.items():
+            self.actions[labels].inc(number)
+        for gate, number in Tally(action.gate for action in entry.actions if action.result == "withheld").items():
+            self.withheld[gate,].inc(number)
+        repaired = any(result == "done" for _, _, result in done)
         if repaired and entry.outcome is Outcome.CONVERGED:
             self.event_to_repair[entry.scope.controller,].observe(entry.since_event)
 

@@ -121,7 +121,7 @@ class LocalNode:
         """Differs whenever `status` may say something else than before (ages and notices apart); cheap."""
         engine = self._engine
         paused = tuple(engine.gates.paused.all())
-        return engine.last_news, engine.book.snapshot.revision, engine.statuses.settled, self._intake.problems, paused
+        return engine.last_news, engine.book.snapshot.revision, engine.statuses.version, self._intake.problems, paused
 
     def _store_notices(self) -> Sequence[str]:
         said = [self._writer.problem] if self._writer.problem else []

@@ -110,7 +110,7 @@ class Pipeline:
         for result in results:
             if result.error is None:
                 self._gates.budget.spent(result.group.changes, ended)
-        self._gates.budget.acted(view.scope, tried, whole=plan.looked_at is None)
+        self._gates.budget.acted(view.scope, tried, new=None if plan.looked_at is None else view.news)
         try:
             again = controller.diff(view, await controller.observe(view, controller.focus([*tried, *_of(failed)])))
         except NotReady as error:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from reconciler.clock import Clock
 from reconciler.contract import Focus, Scope
@@ -28,8 +29,7 @@ class Priority(IntEnum):
     RESYNC = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a worker is handed: look at `scope`, narrowed to `focus`. `since` is when the first event came."""
 
     scope: Scope
@@ -64,6 +64,9 @@ class ScopeQueue:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._keys: dict[Scope, _Key] = {}
+        self._waiting: dict[Scope, _Key] = {}
+        """Those with work."""
+        self._busy = 0
         self._ready: tuple[deque[Scope], deque[Scope]] = (deque(), deque())
         self._getters: deque[asyncio.Future[None]] = deque()
 
@@ -78,12 +81,15 @@ class ScopeQueue:
     ) -> None:
         """Ask for a pass. Merged with what already waits for this scope."""
         now = self._clock.now()
-        key = self._keys.setdefault(scope, _Key())
-        new = Work(scope, focus, reason, now, priority, prove=prove)
+        key = self._keys.get(scope)
+        if key is None:
+            key = self._keys[scope] = _Key()
+        new = Work(scope, focus, reason, now, priority, 1, prove)
         if key.work is None:
             if now - key.ended > QUIET and not key.running:
                 key.streak = 0
             key.work = new
+            self._waiting[scope] = key
         else:
             raised = key.queued and new.priority < key.work.priority
             key.work = _merge(key.work, new)
@@ -94,7 +100,7 @@ class ScopeQueue:
             self._schedule(scope, key, now)
 
     def _schedule(self, scope: Scope, key: _Key, now: float) -> None:
-        due = key.ended + self._gap(key)
+        due = key.ended + (0.0 if key.streak < FREE_PASSES else self._gap(key))
         if due <= now:
             self._ripe(scope, key)
         else:
@@ -102,8 +108,6 @@ class ScopeQueue:
 
     @staticmethod
     def _gap(key: _Key) -> float:
-        if key.streak < FREE_PASSES:
-            return 0.0
         return float(min(MAX_GAP, FIRST_GAP * 2 ** min(key.streak - FREE_PASSES, 10)))
 
     def _ripe(self, scope: Scope, key: _Key) -> None:
@@ -137,6 +141,8 @@ class ScopeQueue:
         work = key.work
         assert work is not None
         key.work, key.queued, key.running = None, False, True
+        del self._waiting[scope]
+        self._busy += 1
         key.streak += 1
         return work
 
@@ -144,24 +150,25 @@ class ScopeQueue:
         """The pass over `scope` ended; what came meanwhile is scheduled now."""
         key = self._keys[scope]
         key.running = False
+        self._busy -= 1
         key.ended = self._clock.now()
         if key.work is not None and not key.queued and key.timer is None:
             self._schedule(scope, key, key.ended)
 
     def waiting(self) -> Mapping[Scope, Work]:
         """What waits, by scope."""
-        return {scope: key.work for scope, key in self._keys.items() if key.work is not None}
+        return {scope: key.work for scope, key in self._waiting.items() if key.work is not None}
 
     def depth(self) -> int:
-        return sum(key.work is not None for key in self._keys.values())
+        return len(self._waiting)
 
     def oldest(self, now: float) -> float:
         """Age in seconds of the oldest event that no pass has taken up yet; 0 when nothing waits."""
-        return max((now - key.work.since for key in self._keys.values() if key.work is not None), default=0.0)
+        return max((now - work.since for work in self.waiting().values()), default=0.0) if self._waiting else 0.0
 
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not any(key.work is not None or key.running for key in self._keys.values())
+        return not (self._waiting or self._busy)
 
     def forget(self, scope: Scope) -> None:
         """Drop the state of a scope that does not exist any more, when it is idle."""

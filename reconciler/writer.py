@@ -33,6 +33,9 @@ from desired.store import (
 from reconciler.backlog import JournalQueue, Waiting, journal_row, select
 from reconciler.contract import PassRecord, ResourceStatus
 
+_REST = 20.0
+"""So many times as long as it took to write revisions, none is written."""
+
 T = TypeVar("T")
 K = TypeVar("K")
 
@@ -46,6 +49,7 @@ class Pace:
     retry_most: float = 30.0
     trim_first: float = 60.0
     trim_every: float = 3600.0
+    rest_most: float = 10.0
     queue: int = 50_000
     batch: int = 2_000
 
@@ -93,6 +97,7 @@ class StoreWriter:
         self._store: Store | None = None
         self._delay = 0.0
         self._trim_at = 0.0
+        self._revisions_at = 0.0
         self._statuses: list[StatusRow] | None = None
         self._first = _uncancellable()
         self._last = _uncancellable()
@@ -264,7 +269,7 @@ class StoreWriter:
             store = self._store = self._store or self._factory()
             store.open()
             usable = store
-            self._write(store)
+            self._write(store, everything=self._closing or bool(requests))
             self._trim(store)
         except StoreError as error:
             self._failed(error)
@@ -275,8 +280,8 @@ class StoreWriter:
         for request in requests:
             self._answer(request, usable)
 
-    def _write(self, store: Store) -> None:
-        """What a person ordered first, then what is declared, then what happened."""
+    def _write(self, store: Store, *, everything: bool) -> None:
+        """What a person ordered first, then what is declared, then what happened; `everything`: resting or not."""
         waiting = self._waiting
         for what, row in self._items(waiting.pauses):
             if row is None:
@@ -288,14 +293,29 @@ class StoreWriter:
             store.save_approval(revision, *approval)
             self._settle(waiting.approvals, revision, approval)
         self._write_mirror(store)
-        for revision, content in self._items(waiting.revisions):
-            store.save_revision(content[0], [ResourceRow.of(resource) for resource in content[1]])
-            self._settle(waiting.revisions, revision, content)
+        if everything or not self._resting():
+            self._write_revisions(store)
         for revision, at in self._items(waiting.applied):
+            if revision in waiting.revisions:
+                continue  # it rests; there is nothing yet that could be marked
             store.mark_applied(revision, at)
             self._settle(waiting.applied, revision, at)
         self._write_statuses(store)
         self._write_journal(store)
+
+    def _resting(self) -> bool:
+        """Ten thousand resources take a tenth of a second: when they change all the time, few states are written."""
+        return self._revisions_at - self._pace.rest_most <= self._wall() < self._revisions_at
+
+    def _write_revisions(self, store: Store) -> None:
+        started = self._wall()
+        waiting = self._items(self._waiting.revisions)
+        for revision, content in waiting:
+            store.save_revision(content[0], [ResourceRow.of(resource) for resource in content[1]])
+            self._settle(self._waiting.revisions, revision, content)
+        if waiting:
+            ended = self._wall()
+            self._revisions_at = ended + min(self._pace.rest_most, _REST * max(0.0, ended - started))
 
     def _write_statuses(self, store: Store) -> None:
         statuses = self._waiting.statuses

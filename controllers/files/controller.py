@@ -6,7 +6,7 @@ import asyncio
 import grp
 import hashlib
 import pwd
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from reconciler.clock import SystemClock
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import DriverError, ReconcilerError
 from reconciler.logs import get_logger
+from reconciler.stream import EventStream
 
 BRIEF = 2.0
 """Seconds of drift after which a repaired file gets its old time of change back (see DESIGN.md)."""
@@ -51,7 +52,7 @@ class FilesController:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events = EventStream()
         self._watcher = PathWatcher(self._changed)
         self._known: dict[str, _Known] = {}
         self._copied: dict[str, set[str]] = {}
@@ -110,7 +111,7 @@ class FilesController:
         self._searched.add(directory)
         for path in marks.find(self._owner, directory, deep=False):
             if path not in self._known:
-                self._events.put_nowait(Event(Scope(NAME, path), None, "a file of ours is there"))
+                self.events.put_nowait(Event(Scope(NAME, path), None, "a file of ours is there"))
 
     def _copy_from(self, path: str, known: _Known, sources: frozenset[str]) -> None:
         for source in sources - known.sources:
@@ -155,6 +156,9 @@ class FilesController:
         if known is not None and not plan and signature is not None:
             known.digest, known.mtime_ns = _digest(observed.state.content), signature.mtime_ns
         return plan
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return None
@@ -211,10 +215,10 @@ class FilesController:
     async def watch(self) -> AsyncIterator[Event]:
         self._watcher.listen()
         for path in self._known:
-            self._events.put_nowait(Event(Scope(NAME, path), None, "files are watched"))
+            self.events.put_nowait(Event(Scope(NAME, path), None, "files are watched"))
         try:
             while True:
-                yield await self._events.get()
+                yield await self.events.get()
         finally:
             self._watcher.close()
 
@@ -222,7 +226,7 @@ class FilesController:
         paths = [path] if path else list(self._known)
         for one in paths:
             for user in {one, *self._copied.get(one, ())} & self._known.keys():
-                self._events.put_nowait(Event(Scope(NAME, user), None, why))
+                self.events.put_nowait(Event(Scope(NAME, user), None, why))
 
 
 def _edited(content: bytes, action: SetKey | SetBlock) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from controllers.drivers.netlink.registry import ITSELF
 from controllers.drivers.netlink.replica import Space
 from controllers.namespace.announcements import Announcements
 from controllers.namespace.diff import diff
-from controllers.namespace.index import Index
+from controllers.namespace.index import OVSDB, Index
 from controllers.namespace.links import LOST_AFTER
 from controllers.namespace.namespaces import is_marked
 from controllers.namespace.perform import perform, touched
@@ -24,7 +24,7 @@ from controllers.namespace.state import NAME, CreateNamespace, Observed, SetAddr
 from controllers.namespace.wanted import Wanted, wanted
 from controllers.ownership import Owner, alias
 from desired.kinds.namespace import KINDS, Inside, LinkSpec
-from desired.resource import Resource, Resources, Spec
+from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import NotReady, ReconcilerError
 from reconciler.stream import EventStream
@@ -59,7 +59,7 @@ class NamespaceController:
         self._known: set[str] = set()
         self._wanted: dict[str, tuple[Resources, Wanted]] = {}
         self._quiet: dict[str, tuple[Resources, Resources, tuple[int, ...], Plan]] = {}
-        self._index = Index({})
+        self._index = Index()
         self._host: tuple[Resources | None, Wanted] = (None, Wanted())
         """What is declared for the host, of everything that is declared."""
         self.on_lost: list[Callable[[str], None]] = []
@@ -96,8 +96,7 @@ class NamespaceController:
     async def observe(self, view: View, focus: Focus) -> Observed:
         name = view.scope.name
         here = self._declared(name, view.resources)
-        if self._index.everything is not view.everything:
-            self._index = Index(view.everything)
+        self._index.follow(view.scopes)
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
         spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
         self._look_for_ports(name, here, spaces)
@@ -175,14 +174,17 @@ class NamespaceController:
         )
         stamp = (*seen[0], *seen[1])
         kept = self._quiet.get(observed.name)
-        if kept is not None and kept[0] is view.resources and kept[1] is view.everything and kept[2] == stamp:
+        if kept is not None and kept[0] is view.resources and kept[1] is view.of(OVSDB) and kept[2] == stamp:
             return kept[3]
         plan = diff(view, observed)
         if plan:
             self._quiet.pop(observed.name, None)
         else:
-            self._quiet[observed.name] = (view.resources, view.everything, stamp, plan)
+            self._quiet[observed.name] = (view.resources, view.of(OVSDB), stamp, plan)
         return plan
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return None
@@ -253,7 +255,7 @@ class NamespaceController:
             for each in sorted(names):
                 self.events.put_nowait(Event(Scope(NAME, each), None, reason))
             return
-        if reason and (name in self._index.names or name == HOST or name in self.driver.marked()):
+        if reason and (name in self._index.names or name == HOST or self.driver.is_marked(name)):
             self.events.put_nowait(Event(Scope(NAME, name), None, reason))
         elif reason and ITSELF in devices:  # of one that is declared it is told when it has been looked at
             self._tell_made(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from reconciler.errors import NotReady, ReconcilerError, TerminalError
 from reconciler.stream import EventStream
 
 NAME = "flow"
+_OVSDB = Scope("ovsdb")
+"""Where bridges and ports are declared."""
 
 FIRST_CONNECTION = 0.5
 """Seconds that the first look at a bridge waits for its connection."""
@@ -43,6 +45,8 @@ class _Bridge:
     switch: Switch
     builder: TableBuilder
     numbered: NumberedBuilder
+    declared: bool = False
+    """Was anything declared when it was last looked at? The first flow may make the bridge exclusive."""
     task: asyncio.Task[None] | None = None
     forms: dict[FlowKey, Form] = field(default_factory=dict)
     sent_as: dict[FlowKey, FlowKey] = field(default_factory=dict)
@@ -113,9 +117,7 @@ class OpenFlowController:
                 self._drop(view.scope.name)
             raise NotReady(f"bridge {view.scope.name} does not answer OpenFlow: {switch.problem}")
         before = bridge.builder.table
-        table = await bridge.builder.build(
-            view.resources, switch.ports, self._declared_ports(view.everything, view.scope.name)
-        )
+        table = await bridge.builder.build(view.resources, switch.ports, self._declared_ports(view, view.scope.name))
         if table is not before:
             gone = before.entries.keys() - table.entries.keys()
             bridge.names.update({key: before.entries[key].resource for key in gone})
@@ -123,7 +125,8 @@ class OpenFlowController:
                 del bridge.names[key]
         if not switch.ready:
             raise NotReady(f"bridge {view.scope.name} went away while its flows were compiled")
-        if focus is None:
+        known, bridge.declared = bridge.declared, bool(view.resources)
+        if focus is None or bridge.declared != known:
             numbered = await self._numbered(bridge, view)
             return Observed(
                 switch.bridge,
@@ -137,6 +140,7 @@ class OpenFlowController:
         keys = {bridge.sent_as.get(item, item) for item in focus if isinstance(item, FlowKey)}
         names = [item for item in focus if isinstance(item, str)]
         users = {rid for name in names for t in (before, table) for rid in t.users.get(name, ())}
+        users.update(item for item in focus if isinstance(item, ResourceId))
         for rid in users:
             keys.update(t.keys[rid] for t in (before, table) if rid in t.keys)
         return Observed(
@@ -157,7 +161,7 @@ class OpenFlowController:
     async def _numbered(self, bridge: _Bridge, view: View) -> Numbered:
         """Groups and meters, dumped: there are few of them, and no replica."""
         switch = bridge.switch
-        ports = self._declared_ports(view.everything, switch.bridge)
+        ports = self._declared_ports(view, switch.bridge)
         wanted = await bridge.numbered.build(view.resources, switch.ports, ports)
         return Numbered(wanted, {"group": await switch.groups(), "meter": await switch.meters()})
 
@@ -169,19 +173,25 @@ class OpenFlowController:
         while exists and not switch.ready and loop.time() < deadline:
             await asyncio.sleep(0.001)
 
-    def _declared_ports(self, everything: Resources, bridge: str) -> frozenset[str]:
+    def _declared_ports(self, view: View, bridge: str) -> frozenset[str]:
         """Names of the ports and bonds declared for `bridge`."""
-        if self._ports[0] is not everything:
+        declared = view.of(_OVSDB)
+        if self._ports[0] is not declared:
             ports: dict[str, set[str]] = {}
-            for rid, resource in everything.items():
+            for rid, resource in declared.items():
                 if rid.kind in {"port", "bond"}:
                     for ref in resource.spec.refs():
                         ports.setdefault(ref.name, {ref.name}).add(rid.name)
-            self._ports = (everything, {name: frozenset(names) for name, names in ports.items()})
+            self._ports = (declared, {name: frozenset(names) for name, names in ports.items()})
         return self._ports[1].get(bridge, frozenset())
 
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        if any(rid.kind != FlowSpec.kind for rid in resources):
+            return None
+        return frozenset(resources)
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         keys: set[Hashable] = set()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_not
 from typing import Protocol
 
 from controllers.drivers.openflow.compiler import Compiled, CompileFault, words
@@ -20,6 +22,10 @@ from desired.resource import Resource, ResourceId, Resources
 
 _BREATH = 500
 """Flows after which the event loop gets its turn."""
+_FEW = 200
+"""Up to so many flows that may differ are put into the table that is there."""
+_FEW_NAMES = 20
+"""Up to so many new names are looked for in the flows' texts."""
 
 
 class Compiler(Protocol):
@@ -71,25 +77,83 @@ class TableBuilder:
         if resources is self._resources and self._same_ports(ports, declared_ports):
             return self.table
         ports = dict(ports)  # the switch's own mapping follows it, also while this waits for the compiler
+        old, self._resources = self._resources, None  # until it is done: whoever is interrupted starts anew
         known = declared_ports | ports.keys()
+        affected = None if old is None else self._affected(old, resources, ports, known)
         if known != self._known:
             self._known = known
-            self._uses.clear()
-        flows = [r for r in resources.values() if isinstance(r.spec, FlowSpec)]
-        waiting, ready = await self._sort_out(flows, ports)
-        compiled = await self._compile(ready, ports)
-        self.table = await self._index(flows, waiting, compiled)
-        self._resources, self._ports = resources, ports
-        self._forget(flows)
-        return self.table
+            if affected is None:
+                self._uses.clear()
+        part = None if affected is None else await self._with_changed(affected, resources, ports)
+        if part is None:
+            flows = [r for r in resources.values() if isinstance(r.spec, FlowSpec)]
+            part = await self._tabled(flows, ports)
+            self._forget(flows)
+        self.table, self._resources, self._ports = part, resources, ports
+        return part
 
     def _same_ports(self, ports: Mapping[str, int], declared: frozenset[str]) -> bool:
         """Numbers of ports that no flow names do not matter, unless a flow was refused for naming an unknown one."""
         if ports == self._ports and declared <= self._known:
             return True
-        changed = {n for n in ports.keys() | self._ports.keys() if ports.get(n) != self._ports.get(n)}
+        changed = _renumbered(self._ports, ports)
         new = (ports.keys() | declared) - self._known
         return not new and changed.isdisjoint(self.table.users)
+
+    def _affected(
+        self, old: Resources, new: Resources, ports: Mapping[str, int], known: frozenset[str]
+    ) -> set[ResourceId] | None:
+        """The flows that may be otherwise than in the table; None when they are too many to be looked for.
+
+        When two flows mean the same match it is None, too: who is first is for all of them to say.
+        """
+        table, added = self.table, known - self._known
+        if table.doubles or len(added) > _FEW_NAMES:
+            return None
+        found = set(compress(new, map(is_not, new.values(), map(old.get, new))))
+        if len(new) - len(old) != sum(rid not in old for rid in found):
+            found.update(rid for rid in old if rid not in new)
+        names = _renumbered(self._ports, ports) | (known ^ self._known)
+        if names:
+            found.update(table.invalid, table.waiting)
+            found.update(rid for name in names for rid in table.users.get(name, ()))
+        if known != self._known:
+            texts = {_text(r): rid for rid, r in new.items() if isinstance(r.spec, FlowSpec)}
+            found.update(rid for text, rid in texts.items() if any(name in text for name in added))
+            stale = self._uses.keys() - texts.keys()
+            stale.update(text for text, rid in texts.items() if rid in found)
+            for text in stale:
+                self._uses.pop(text, None)
+        return found if len(found) <= _FEW else None
+
+    async def _with_changed(
+        self, affected: set[ResourceId], resources: Resources, ports: Mapping[str, int]
+    ) -> Table | None:
+        """The table with the affected flows put in anew; None when that shows two that mean the same match."""
+        table = self.table
+        some = (resources[rid] for rid in resources if rid in affected) if affected else ()
+        part = await self._tabled([r for r in some if isinstance(r.spec, FlowSpec)], ports)
+        entries, keys = dict(table.entries), dict(table.keys)
+        for rid in affected:
+            key = keys.pop(rid, None)
+            if key is not None:
+                del entries[key]
+        if part.doubles or not entries.keys().isdisjoint(part.entries):
+            return None
+        entries.update(part.entries)
+        keys.update(part.keys)
+        users = dict(table.users)
+        for name in [name for name, rids in users.items() if not affected.isdisjoint(rids)]:
+            users[name] = [rid for rid in users[name] if rid not in affected]
+        for name, rids in part.users.items():
+            users[name] = [*users.get(name, ()), *rids]
+        invalid = {rid: why for rid, why in table.invalid.items() if rid not in affected}
+        waiting = {rid: names for rid, names in table.waiting.items() if rid not in affected}
+        return Table(entries, {**invalid, **part.invalid}, {**waiting, **part.waiting}, {}, users, keys)
+
+    async def _tabled(self, flows: Sequence[Resource], ports: Mapping[str, int]) -> Table:
+        waiting, ready = await self._sort_out(flows, ports)
+        return await self._index(flows, waiting, await self._compile(ready, ports))
 
     async def _sort_out(
         self, flows: Sequence[Resource], ports: Mapping[str, int]
@@ -182,6 +246,11 @@ class TableBuilder:
                 del self._uses[text]
                 self._cache.pop(text, None)
                 self._faults.pop(text, None)
+
+
+def _renumbered(old: Mapping[str, int], new: Mapping[str, int]) -> set[str]:
+    """The ports that have another number, or one of them has none."""
+    return {name for name, _ in old.items() ^ new.items()}
 
 
 def _text(resource: Resource) -> str:

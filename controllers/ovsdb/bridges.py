@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from controllers.drivers.ovsdb.rows import BridgeRow
+from controllers.drivers.ovsdb.rows import BridgeRow, InterfaceRow
 from controllers.ovsdb.draft import Draft, described, differences
 from controllers.ovsdb.guard import not_to_be_deleted
+from controllers.ovsdb.part import NOTHING, Part
 from controllers.ovsdb.state import CreateBridge, DeleteBridge, SetBridge
-from controllers.ovsdb.wanted import bridge_row, local_interface
 from desired.kinds.ovs import BridgeSpec
-from desired.resource import ResourceId
-from reconciler.contract import Change, Disruption, Finding, Outcome, Verb
+from desired.resource import Resource, ResourceId
+from reconciler.contract import Change, Disruption, Finding, Later, Outcome, Verb
 
 
 def look(draft: Draft, name: str) -> None:
@@ -23,21 +23,23 @@ def look(draft: Draft, name: str) -> None:
         return
     assert isinstance(resource.spec, BridgeSpec)
     if row is None:
-        _create(draft, rid, resource.spec)
+        _create(draft, resource, resource.spec)
     elif not draft.may_hold(row, resource):
         draft.conflict(resource, f"bridge {name}")
     else:
-        _set(draft, rid, resource.spec, row)
+        _set(draft, resource, resource.spec, row)
 
 
-def _create(draft: Draft, rid: ResourceId, spec: BridgeSpec) -> None:
+def _create(draft: Draft, resource: Resource, spec: BridgeSpec) -> None:
+    rid = resource.id
     wrong = datapath_problem(draft, spec)
     if wrong:
         draft.findings.append(Finding(rid, Outcome.FAILED, wrong))
         return
-    wanted = bridge_row(spec, draft.observed.owner, draft.observed.datapath_type)
-    action = CreateBridge(rid.name, wanted.fresh(), local_interface(spec).fresh())
-    draft.changes.append(Change(rid, Verb.CREATE, action, "bridge is missing", "", described(action.columns)))
+    wanted, local = draft.observed.wanted.bridge(resource, draft.observed.owner, draft.observed.datapath_type)
+    action = CreateBridge(rid.name, wanted.fresh(), local.fresh())
+    after = Later(lambda: described(action.columns))
+    draft.changes.append(Change(rid, Verb.CREATE, action, "bridge is missing", "", after))
 
 
 def datapath_problem(draft: Draft, spec: BridgeSpec) -> str:
@@ -53,21 +55,22 @@ def datapath_problem(draft: Draft, spec: BridgeSpec) -> str:
     )
 
 
-def _set(draft: Draft, rid: ResourceId, spec: BridgeSpec, row: BridgeRow) -> None:
-    bridge = bridge_row(spec, draft.observed.owner, draft.observed.datapath_type).difference(row)
+def _set(draft: Draft, resource: Resource, spec: BridgeSpec, row: BridgeRow) -> None:
+    rid = resource.id
+    wanted, wanted_local = draft.observed.wanted.bridge(resource, draft.observed.owner, draft.observed.datapath_type)
+    bridge = wanted.difference(row)
     interface = draft.replica.interfaces.get(rid.name)
     if interface is not None and interface.error:
         reason = datapath_problem(draft, spec) or f"Open vSwitch says of bridge {rid.name}: {interface.error}"
         draft.findings.append(Finding(rid, Outcome.FAILED, reason))
-    action = SetBridge(rid.name, row.uuid, bridge)
-    parts = [("", bridge, row)]
-    if interface is not None:
-        local = local_interface(spec).difference(interface)
-        if local:
-            action = SetBridge(rid.name, row.uuid, bridge, interface.uuid, local)
-            parts.append(("interface ", local, interface))  # type: ignore[arg-type]  # rows of two kinds in one list
-    if not bridge and not action.interface:
+    local = NOTHING if interface is None else wanted_local.difference(interface)
+    if not bridge and not local:
         return
+    action = SetBridge(rid.name, row.uuid, bridge)
+    parts: list[tuple[str, Part, BridgeRow | InterfaceRow]] = [("", bridge, row)]
+    if interface is not None and local:
+        action = SetBridge(rid.name, row.uuid, bridge, interface.uuid, local)
+        parts.append(("interface ", local, interface))
     why, before, after = differences(parts)
     disruption = Disruption.NONE
     if "datapath_type" in bridge.columns:

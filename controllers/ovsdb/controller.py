@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
@@ -22,6 +22,7 @@ from controllers.ovsdb.state import (
     SetPort,
 )
 from controllers.ovsdb.vlans import observed_ports
+from controllers.ovsdb.wanted import WantedRows
 from controllers.ownership import Owner
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
 from desired.network.allocations import ObservedPort
@@ -30,6 +31,9 @@ from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, 
 from reconciler.errors import NotReady, ReconcilerError, TerminalError
 from reconciler.stream import EventStream
 
+_NOTHING: Mapping[str, float] = {}
+_BY_NAME = frozenset({PortSpec.kind, BondSpec.kind})
+"""Kinds whose resources are named as the rows they are about."""
 Guard = Callable[[Resources], Awaitable[Mapping[str, str]]]
 """Of all that is declared: devices of the host by which the node is reached, and why they are not to be hurt."""
 
@@ -53,6 +57,7 @@ class OvsdbController:
         self._lost: dict[str, float | None] = {}
         """Ports whose device died behind vswitchd's back, and when their row was deleted for that."""
         self._held: tuple[Resources | None, tuple[ResourceId, ...]] = (None, ())
+        self._wanted = WantedRows()
 
     def scope(self, resource: Resource) -> Scope:
         return SCOPE
@@ -76,9 +81,10 @@ class OvsdbController:
         if self._held[0] is not view.resources:
             held = tuple(rid for rid in view.resources if rid.kind == HeldPortSpec.kind)
             self._held = (view.resources, held)
+            self._wanted.forget(view.resources)
         guarded, unsure = await self._guarded(view, names)
         now = asyncio.get_running_loop().time()
-        waiting = {name: now - since for name, since in self._waiting.items()}
+        waiting = {name: now - since for name, since in self._waiting.items()} if self._waiting else _NOTHING
         return Observed(
             self.driver.replica,
             self._owner,
@@ -88,9 +94,10 @@ class OvsdbController:
             waiting,
             self._held[1],
             self._ours,
-            self._lost_since(now),
+            self._lost_since(now) if self._lost else _NOTHING,
             guarded,
             unsure,
+            self._wanted,
         )
 
     async def _guarded(self, view: View, names: frozenset[str] | None) -> tuple[Mapping[str, str], str]:
@@ -158,6 +165,12 @@ class OvsdbController:
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
 
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        """A bridge says how all its ports are to be looked at; a held port is found by who has its iface-id."""
+        if any(rid.kind not in _BY_NAME for rid in resources):
+            return None
+        return frozenset(rid.name for rid in resources)
+
     def focus(self, changes: Sequence[Change]) -> Focus:
         names: set[str] = set()
         for change in changes:
@@ -210,8 +223,9 @@ class OvsdbController:
                 running.cancel()
 
     def _changed(self, names: frozenset[str] | None, reason: str) -> None:
-        self._tell_bridges(names)
         self.events.put_nowait(Event(SCOPE, names, reason))
+        # The pass goes first: it is ready to run, and most of what is told here changes nothing.
+        asyncio.get_running_loop().call_soon(self._tell_bridges, names)
 
     def _tell_bridges(self, names: frozenset[str] | None) -> None:
         for listener in self.on_bridges:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controllers.drivers.ovsdb.replica import Replica
 from controllers.drivers.ovsdb.rows import BridgeRow, InterfaceRow, PortRow
-from controllers.ovsdb.state import Observed, Part
+from controllers.ovsdb.part import Part
+from controllers.ovsdb.state import Observed
 from desired.resource import Resource, ResourceId
-from reconciler.contract import Change, Finding, Outcome, View
+from reconciler.contract import Change, Finding, Later, Outcome, View
 
 
 @dataclass(slots=True)
@@ -58,19 +59,29 @@ def described(columns: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={text(value)}" for name, value in sorted(columns.items()))
 
 
-def differences(parts: Iterable[tuple[str, Part, BridgeRow | PortRow | InterfaceRow]]) -> tuple[str, str, str]:
-    """(why, before, after) of parts that differ; each is (prefix for the columns' names, part, row)."""
-    names, before, after = [], [], []
-    for prefix, part, row in parts:
-        for name, value in part.columns.items():
-            names.append(prefix + name)
-            before.append(f"{prefix}{name}={text(getattr(row, name))}")
-            after.append(f"{prefix}{name}={text(value)}")
-        for name, keys in part.keys.items():
-            has = getattr(row, name)
-            for key, value in keys.items():
-                names.append(f"{prefix}{name}:{key}")
-                before.append(f"{prefix}{name}:{key}={text(has.get(key))}")
-                after.append(f"{prefix}{name}:{key}={text(value)}")
+Parts = Sequence[tuple[str, Part, BridgeRow | PortRow | InterfaceRow]]
+"""Parts that differ; each is (prefix for the columns' names, part, row)."""
+
+
+def differences(parts: Parts) -> tuple[str, Later, Later]:
+    """(why, before, after)"""
+    names = [prefix + name for prefix, part, _ in parts for name in part.columns]
+    names += [f"{prefix}{name}:{key}" for prefix, part, _ in parts for name, keys in part.keys.items() for key in keys]
     differ = "differs" if len(names) == 1 else "differ"
-    return f"{', '.join(names)} {differ}", ", ".join(before), ", ".join(after)
+    return f"{', '.join(names)} {differ}", Later(lambda: _before(parts)), Later(lambda: _after(parts))
+
+
+def _before(parts: Parts) -> str:
+    shown = [f"{prefix}{name}={text(getattr(row, name))}" for prefix, part, row in parts for name in part.columns]
+    for prefix, part, row in parts:
+        for name, keys in part.keys.items():
+            shown += [f"{prefix}{name}:{key}={text(getattr(row, name).get(key))}" for key in keys]
+    return ", ".join(shown)
+
+
+def _after(parts: Parts) -> str:
+    shown = [f"{prefix}{name}={text(value)}" for prefix, part, _ in parts for name, value in part.columns.items()]
+    for prefix, part, _ in parts:
+        for name, keys in part.keys.items():
+            shown += [f"{prefix}{name}:{key}={text(value)}" for key, value in keys.items()]
+    return ", ".join(shown)

@@ -7,13 +7,13 @@ from typing import assert_never
 
 from controllers.drivers.ovsdb import ops
 from controllers.drivers.ovsdb.ops import NewPort, Operation, Row
+from controllers.ovsdb.part import Part
 from controllers.ovsdb.state import (
     Action,
     CreateBridge,
     CreatePort,
     DeleteBridge,
     DeletePort,
-    Part,
     SetBridge,
     SetPort,
 )

@@ -49,8 +49,7 @@ def _is_secure(draft: Draft, bridge: str) -> bool:
 
 
 def _has_flows(draft: Draft, bridge: str) -> bool:
-    ref = ResourceId("bridge", bridge)
-    return any(rid.kind == "flow" and ref in resource.spec.refs() for rid, resource in draft.view.everything.items())
+    return any(rid.kind == "flow" for rid in draft.view.of(Scope("flow", bridge)))
 
 
 def groups(changes: Iterable[Change], resources: Resources) -> Iterator[Group]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controllers.drivers.ovsdb.ops import Value
 from controllers.drivers.ovsdb.rows import InterfaceRow, PortRow
 from controllers.ovsdb.draft import Draft, described, differences
 from controllers.ovsdb.guard import not_to_be_deleted, not_to_be_moved, not_to_be_taken
+from controllers.ovsdb.part import NOTHING, Part
 from controllers.ovsdb.patches import could_be_joined, loop_guards
-from controllers.ovsdb.state import CreatePort, DeletePort, Part, SetPort
-from controllers.ovsdb.wanted import DEAD_PEER, WantedRow, interface_row, port_row
+from controllers.ovsdb.state import CreatePort, DeletePort, SetPort
+from controllers.ovsdb.wanted import DEAD_PEER, WantedRow
 from desired.kinds.ovs import BondSpec, BridgeSpec, HeldPortSpec, PortSpec
 from desired.resource import Mode, Resource, ResourceId
-from reconciler.contract import Change, Disruption, Finding, Outcome, Scope, Verb
+from reconciler.contract import Change, Disruption, Finding, Later, Outcome, Scope, Verb
 
 REVIVAL = 0.1
 """Seconds between the deletion of a port and its creation, so that vswitchd sees both."""
@@ -89,12 +89,6 @@ def _bridge_ready(draft: Draft, resource: Resource, bridge: str) -> bool:
     return False
 
 
-def _wanted_interfaces(spec: PortSpec | BondSpec, name: str, guards: Sequence[Scope]) -> dict[str, WantedRow]:
-    if isinstance(spec, BondSpec):
-        return {interface: WantedRow({"type": ""}) for interface in spec.interfaces}
-    return {name: interface_row(spec, dead_peer=bool(guards))}
-
-
 def _guards(draft: Draft, spec: PortSpec | BondSpec, name: str = "") -> tuple[Scope, ...]:
     """What a patch port must wait for before it is joined. The port `name` that is joined already is never cut off."""
     if isinstance(spec, BondSpec):
@@ -109,28 +103,27 @@ def _create(
     draft: Draft, resource: Resource, spec: PortSpec | BondSpec, why: str, instead_of: PortRow | None = None
 ) -> None:
     name = resource.id.name
-    interfaces: dict[str, dict[str, Value]] = {}
-    for interface, wanted in _wanted_interfaces(spec, name, _guards(draft, spec)).items():
-        columns = dict(wanted.fresh())
-        request = (spec.ofport_request if isinstance(spec, PortSpec) else None) or draft.observed.ofports.get(interface)
-        if request is not None:
-            columns["ofport_request"] = request
-        interfaces[interface] = columns
-    wanted_port = port_row(spec, draft.observed.owner).fresh()
+    wanted = draft.observed.wanted.port(resource, draft.observed.owner, dead_peer=bool(_guards(draft, spec)))
+    declared = spec.ofport_request if isinstance(spec, PortSpec) else None
+    interfaces = {}
+    for interface, columns in wanted.fresh_interfaces.items():
+        request = declared or draft.observed.ofports.get(interface)
+        interfaces[interface] = columns if request is None else {**columns, "ofport_request": request}
     replaced = None
     if instead_of is not None:
         replaced = (instead_of.uuid, draft.replica.bridge_of_port(name) or spec.bridge)
-    action = CreatePort(spec.bridge, name, wanted_port, interfaces, replaced)
+    action = CreatePort(spec.bridge, name, wanted.fresh, interfaces, replaced)
     verb = Verb.CREATE if instead_of is None else Verb.UPDATE
     disruption = Disruption.NONE if instead_of is None else Disruption.BRIEF
     before = "" if instead_of is None else "present"
-    after = f"{described(wanted_port)} on {spec.bridge}; {described(next(iter(interfaces.values())))}"
+    after = Later(lambda: f"{described(wanted.fresh)} on {spec.bridge}; {described(next(iter(interfaces.values())))}")
     draft.changes.append(Change(resource.id, verb, action, why, before, after, disruption))
 
 
 def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: PortRow) -> None:
     guards = _guards(draft, spec, resource.id.name)
-    wanted = _wanted_interfaces(spec, resource.id.name, guards)
+    wanted_port = draft.observed.wanted.port(resource, draft.observed.owner, dead_peer=bool(guards))
+    wanted = wanted_port.interfaces
     rows = {i.name: i for uuid in row.interfaces if (i := draft.replica.interface_by_uuid(uuid)) is not None}
     if rows.keys() != wanted.keys():
         why = f"interfaces are {', '.join(sorted(rows)) or 'none'}, declared {', '.join(sorted(wanted))}"
@@ -139,7 +132,7 @@ def _compare(draft: Draft, resource: Resource, spec: PortSpec | BondSpec, row: P
     broken = next((i for i in rows.values() if i.error or i.ofport == -1), None)
     if broken is not None and broken.type == "patch" and _peer_may_come(draft, resource, broken):
         broken = None
-    port = port_row(spec, draft.observed.owner).difference(row)
+    port = wanted_port.row.difference(row)
     parts: dict[str, Part] = {name: wanted[name].difference(rows[name]) for name in rows}
     if broken is not None and not parts[broken.name] and not port:
         error = broken.error or "it has no OpenFlow number"
@@ -174,7 +167,7 @@ def _rejoin(draft: Draft, resource: Resource, row: PortRow, interface: Interface
     options = {**interface.options, "peer": DEAD_PEER}
     part = Part({"options": options})
     _, before, after = differences([("interface ", part, interface)])
-    action = SetPort(resource.id.name, row.uuid, Part(), {interface.uuid: part})
+    action = SetPort(resource.id.name, row.uuid, NOTHING, {interface.uuid: part})
     why = f"Open vSwitch has lost its peer ({interface.error}); it is taken off it and joined again"
     draft.changes.append(Change(resource.id, Verb.UPDATE, action, why, before, after, Disruption.BRIEF))
 

@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from controllers.drivers.ovsdb.ops import Value
 from controllers.drivers.ovsdb.replica import Replica
+from controllers.ovsdb.part import NOTHING, Columns, Part
+from controllers.ovsdb.wanted import WantedRows
 from controllers.ownership import Owner
 from desired.resource import ResourceId
 from reconciler.contract import Scope
 
 SCOPE = Scope("ovsdb")
-
-Columns = Mapping[str, Value]
-Keys = Mapping[str, Mapping[str, str]]
-"""Keys to set in map columns whose other keys belong to others: column -> key -> value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +40,7 @@ class Observed:
     """Devices of the host by which the node is reached, with the reason why they are not to be hurt."""
     unsure: str = ""
     """Why nothing is known of `guarded` (no device is taken into a bridge then); '' when it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Differences of one row: whole columns, and keys of shared map columns."""
-
-    columns: Columns = field(default_factory=dict)
-    keys: Keys = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.columns or self.keys)
+    wanted: WantedRows = field(default_factory=WantedRows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,7 @@ class SetBridge:
     uuid: str
     bridge: Part
     interface_uuid: str = ""
-    interface: Part = field(default_factory=Part)
+    interface: Part = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

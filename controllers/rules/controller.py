@@ -16,14 +16,18 @@ from controllers.rules.diff import diff
 from controllers.rules.patch import patch
 from controllers.rules.script import scripts
 from controllers.rules.state import Drop, DropChain, Observed, Put, Spot, Wanted
-from controllers.rules.wanted import WantedBuilder
+from controllers.rules.wanted import WantedBuilder, texts_of
 from desired.kinds.rules import SPECS, RuleSpec
 from desired.resource import Resource, ResourceId, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import DriverError, NotReady, ReconcilerError, TerminalError
 from reconciler.logs import get_logger
+from reconciler.stream import EventStream
 
 NAME = "rules"
+
+AHEAD = 500
+"""So many texts are canonicalised in one go at a start."""
 
 Held = Mapping[ChainKey, Sequence[HeldRule]]
 log = get_logger("rules")
@@ -48,7 +52,9 @@ class RulesController:
     def __init__(self, *, timeout: float, variant: Variant | None = None) -> None:
         self.tables = Tables(self._changed, timeout=timeout, variant=variant)
         self._namespaces: dict[str, _Namespace] = {}
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._ahead: set[str] = set()
+        """Namespaces whose rules were canonicalised before they were looked at, or with others."""
+        self.events = EventStream()
 
     def scope(self, resource: Resource) -> Scope:
         assert isinstance(resource.spec, RuleSpec)
@@ -71,7 +77,7 @@ class RulesController:
         spots: Focus = None
         if touched is not None:
             spots = touched.rules | {(key, "") for key in touched.chains}
-        self._events.put_nowait(Event(Scope(NAME, namespace), spots, why))
+        self.events.put_nowait(Event(Scope(NAME, namespace), spots, why))
 
     # -- the pass ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +91,8 @@ class RulesController:
                 raise
             self._namespaces.pop(name, None)  # nothing is declared there, so nothing is waited for
             return Observed(name, {}, Wanted())
+        if view.resources and name not in self._ahead:
+            await self._read_ahead(view)
         before = known.builder.wanted
         wanted = await known.builder.build(view.resources, self.tables.meanings)
         if wanted is not before:
@@ -97,8 +105,23 @@ class RulesController:
             spots = frozenset(item for item in focus if isinstance(item, tuple))
         return Observed(name, space.chains.held, wanted, spots, known.forms, known.names)
 
+    async def _read_ahead(self, view: View) -> None:
+        """Have the rules of the next namespaces canonicalised with those of this one: at a start there may be many."""
+        self._ahead.add(view.scope.name)
+        texts = await texts_of(view.resources)
+        for scope, resources in view.scopes.items():
+            if len(texts) >= AHEAD:
+                break
+            if scope.controller == NAME and scope.name not in self._ahead:
+                self._ahead.add(scope.name)
+                texts += await texts_of(resources)
+        await self.tables.meanings(texts)
+
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return frozenset(spot for change in changes for spot in _spots(change))
@@ -161,7 +184,7 @@ class RulesController:
             run = group.create_task(self.tables.run(), name="iptables")
             try:
                 while True:
-                    yield await self._events.get()
+                    yield await self.events.get()
             finally:
                 run.cancel()
 

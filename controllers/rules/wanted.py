@@ -52,10 +52,20 @@ class WantedBuilder:
         return self.wanted
 
 
+async def texts_of(resources: Resources) -> list[Text]:
+    """What will be asked of the canonicaliser for one namespace."""
+    drafts = await _drafts(resources)
+    return _texts(drafts, _jumps(drafts))
+
+
+def _texts(drafts: Sequence[_Draft], jumps: Mapping[ChainKey, tuple[Text, bool]]) -> list[Text]:
+    return [*(draft.text for draft in drafts), *(text for text, _ in jumps.values())]
+
+
 async def _build(resources: Resources, canonicaliser: Canonicaliser) -> Wanted:
     drafts = await _drafts(resources)
     jumps = _jumps(drafts)
-    meanings = await canonicaliser([*(draft.text for draft in drafts), *(text for text, _ in jumps.values())])
+    meanings = await canonicaliser(_texts(drafts, jumps))
     invalid: dict[ResourceId, str] = {}
     for draft in drafts:
         meaning = meanings[draft.text]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from desired.resource import Resource, ResourceId, Spec
 from reconciler.clock import Clock, SystemClock
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import DriverError, ReconcilerError
+from reconciler.stream import EventStream
 
 PATIENCE = 1.0
 """Seconds that a pass waits for a job of systemd's; a unit that takes longer is heard of when it is there."""
@@ -92,7 +93,7 @@ class ServicesController:
         self._owner = f"{owner}/service"
         self._timeout = timeout
         self._clock = clock or SystemClock()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events = EventStream()
         self.driver = Systemd(self._changed, timeout=timeout)
         self._watcher = PathWatcher(self._file_changed)
         self._healths = Healths(lambda name: self._changed(frozenset({name}), "a check answers otherwise"), asker)
@@ -291,6 +292,9 @@ class ServicesController:
     def diff(self, view: View, observed: Any) -> Plan:
         return diff(view, observed)
 
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return None
+
     def focus(self, changes: Sequence[Change]) -> Focus:
         return None
 
@@ -385,7 +389,7 @@ class ServicesController:
             self._watcher.listen()
             try:
                 while True:
-                    yield await self._events.get()
+                    yield await self.events.get()
             finally:
                 running.cancel()
                 self._healths.close()
@@ -402,7 +406,7 @@ class ServicesController:
             self._tell(name, why)
 
     def _tell(self, name: str, why: str) -> None:
-        self._events.put_nowait(Event(scope_of(name), None, why))
+        self.events.put_nowait(Event(scope_of(name), None, why))
 
 
 def _read(paths: frozenset[str]) -> tuple[tuple[float, str], str]:

@@ -17,6 +17,9 @@ from reconciler.gates.refs import Refs
 from reconciler.gates.sync import InSync
 from reconciler.settings import Settings
 
+_OF_GROUPS = (Refs, Rate)
+"""Gates that judge a group whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -37,6 +40,12 @@ class Gates:
     rate: Rate
     contention: Contention
     budget: Budget
+    _order: tuple[Refs | Rate | ChangeGate, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._order = (
+            self.in_sync, self.paused, self.refs, self.backoff, self.rate, self.contention, self.budget
+        )  # fmt: skip
 
     @classmethod
     def build(cls, settings: Settings, *, usable: Callable[[ResourceId], bool], chance: Callable[[], float]) -> Gates:
@@ -58,16 +67,8 @@ class Gates:
 
         They come last, so that a plan shows what the other gates would say. Rates are not charged.
         """
-        order: tuple[Refs | Rate | ChangeGate, ...] = (
-            self.in_sync,
-            self.paused,
-            self.refs,
-            self.backoff,
-            self.rate,
-            self.contention,
-            self.budget,
-            *mounted,
-        )
+        order = [gate for gate in self._order if isinstance(gate, _OF_GROUPS) or gate.active(ctx)]
+        order += [gate for gate in mounted if gate.active(ctx)]
         decisions: list[Decision] = []
         for group in plan.groups:
             decisions.extend(_judge(group, order, ctx))
@@ -77,12 +78,10 @@ class Gates:
 def _judge(group: Group, order: Sequence[Refs | Rate | ChangeGate], ctx: Context) -> list[Decision]:
     decisions: list[Decision] = []
     for gate in order:
-        if isinstance(gate, Refs | Rate):
+        if isinstance(gate, _OF_GROUPS):
             withheld = gate.group(group, ctx)
             if withheld is not None:
                 return [*decisions, Decision(group, withheld)]
-            continue
-        if not gate.active(ctx):
             continue
         blocked, free = _part(group.changes, gate, ctx)
         if not blocked:

@@ -8,7 +8,7 @@ deleted counts with its container; a delete that is a replacement inside its gro
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from desired.resource import ResourceId, Resources
@@ -29,19 +29,35 @@ def counted(changes: Iterable[Change]) -> dict[str, list[ResourceId]]:
     return {kind: rids[creates[kind] :] for kind, rids in deletes.items() if len(rids) > creates[kind]}
 
 
-def removed(old: Resources, new: Resources) -> dict[str, int]:
-    """What a change of the desired state takes away, by kind: net of what it adds, contained things with theirs."""
-    gone = [old[rid] for rid in old if rid not in new]
-    gone_ids = {resource.id for resource in gone}
-    count = Counter(r.id.kind for r in gone if not any(ref in gone_ids for ref in r.spec.refs()))
-    count.subtract(rid.kind for rid in new if rid not in old)
+def removed(old: Resources, new: Resources, differing: Iterable[ResourceId] | None = None) -> dict[str, int]:
+    """What a change of the desired state takes away, by kind: net of what it adds, contained things with theirs.
+
+    `differing` is where the two differ, when that is known.
+    """
+    gone_ids, come = _gone_and_come(old, new, differing)
+    count = Counter(rid.kind for rid in gone_ids if not any(ref in gone_ids for ref in old[rid].spec.refs()))
+    count.subtract(rid.kind for rid in come)
     return {kind: number for kind, number in count.items() if number > 0}
 
 
-def exchanged(old: Resources, new: Resources) -> dict[str, int]:
+def exchanged(old: Resources, new: Resources, differing: Iterable[ResourceId] | None = None) -> dict[str, int]:
     """How many a change of the desired state takes away by kind for which it brings others: a flow's new match."""
-    gone, come = (Counter(rid.kind for rid in a if rid not in b) for a, b in ((old, new), (new, old)))
+    gone, come = (Counter(rid.kind for rid in some) for some in _gone_and_come(old, new, differing))
     return dict(gone & come)
+
+
+def _gone_and_come(
+    old: Resources, new: Resources, differing: Iterable[ResourceId] | None
+) -> tuple[set[ResourceId], set[ResourceId]]:
+    if differing is None:
+        differing = old.keys() ^ new.keys()
+    gone, come = set(), set()
+    for rid in differing:
+        if rid not in new:
+            gone.add(rid)
+        elif rid not in old:
+            come.add(rid)
+    return gone, come
 
 
 @dataclass(slots=True)
@@ -100,20 +116,23 @@ class Budget:
             if len(rids) > free:
                 self._spent.append((now, kind, len(rids) - free))
 
-    def acted(self, scope: Scope, changes: Iterable[Change], *, whole: bool) -> None:
+    def acted(self, scope: Scope, changes: Iterable[Change], *, new: Collection[ResourceId] | None) -> None:
         """What became of the plan of `scope`: nobody wants deleted what is gone, and what was made is owned, too.
 
-        Only a `whole` look counted what is owned; what a narrowed one makes was counted before it was lost.
+        Only a whole look (`new` is None) counted what is owned; what a narrowed one makes was counted before it was
+        lost, unless it is among the `new`.
         """
         known = self._scopes.get(scope)
         if known is None:
             return
         owned, gone = Counter(known.owned), set()
         for change in changes:
+            kind = change.resource.kind
             if change.verb is Verb.DELETE:
                 gone.add(change.resource)
-            if whole and change.verb is not Verb.UPDATE:
-                owned[change.resource.kind] += 1 if change.verb is Verb.CREATE else -int(change.prune)
+                owned[kind] -= change.prune
+            elif change.verb is Verb.CREATE:
+                owned[kind] += new is None or change.resource in new
         wants = {kind: [rid for rid in rids if rid not in gone] for kind, rids in known.wants.items()}
         self._scopes[scope] = _Scope(owned, {kind: rids for kind, rids in wants.items() if rids})
 

@@ -25,7 +25,12 @@ TIDY_ABOVE = 4096
 class _Fight:
     level: float
     at: float
-    evidence: str
+    last: Change
+
+    @property
+    def evidence(self) -> str:
+        change = self.last
+        return f"{change.why}; somebody sets {change.before!r}" if change.before else change.why
 
 
 class Contention:
@@ -40,8 +45,7 @@ class Contention:
         """A drift of this resource was repaired once more."""
         fight = self._fights.get(change.resource)
         level = 0.0 if fight is None else max(0.0, fight.level - (now - fight.at) * LEAK)
-        evidence = f"{change.why}; somebody sets {change.before!r}" if change.before else change.why
-        self._fights[change.resource] = _Fight(level + 1, now, evidence)
+        self._fights[change.resource] = _Fight(level + 1, now, change)
         if len(self._fights) > self._tidy_above:
             self._forget(now)
             self._tidy_above = max(TIDY_ABOVE, 2 * len(self._fights))

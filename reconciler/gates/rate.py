@@ -43,22 +43,28 @@ class Rate:
         self._kind = kind
         self._kinds: dict[str, TokenBucket] = {}
 
-    def _buckets(self, group: Group) -> dict[str, TokenBucket]:
-        buckets = {"node": self._node}
-        for kind in {change.resource.kind for change in group.changes}:
+    def _buckets(self, group: Group) -> list[tuple[str, TokenBucket]]:
+        buckets = [("node", self._node)]
+        seen = ""
+        for change in group.changes:
+            kind = change.resource.kind
+            if kind == seen or (seen and any(name == kind for name, _ in buckets)):
+                continue
+            seen = kind
             bucket = self._kinds.get(kind)
             if bucket is None:
                 bucket = self._kinds[kind] = TokenBucket.full(*self._kind)
-            buckets[kind] = bucket
+            buckets.append((kind, bucket))
         return buckets
 
     def group(self, group: Group, ctx: Context) -> Withheld | None:
-        late = [(b.wait(ctx.now), name) for name, b in self._buckets(group).items() if b.level(ctx.now) < 1]
+        now = ctx.now
+        late = [(bucket.wait(now), name) for name, bucket in self._buckets(group) if bucket.level(now) < 1]
         if not late:
             return None
         seconds, name = max(late)
-        return Withheld(self.name, f"rate limit of {name}: {seconds:.3g} s", ctx.now + seconds)
+        return Withheld(self.name, f"rate limit of {name}: {seconds:.3g} s", now + seconds)
 
     def charge(self, group: Group, now: float) -> None:
-        for bucket in self._buckets(group).values():
+        for _, bucket in self._buckets(group):
             bucket.take(now)

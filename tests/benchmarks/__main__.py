@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import breaker, compiling, drift, footprint, notifications, passes, storm
+from tests.benchmarks import breaker, compiling, drift, footprint, notifications, passes, scale, services, storm
+from tests.benchmarks.drift_files import IniKey
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
 from tests.benchmarks.drift_namespace import Address, LinkDown, NamespaceGone, StaticRoute
@@ -32,8 +33,9 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "route": StaticRoute,
     "link": LinkDown,
     "namespace": NamespaceGone,
+    "ini": IniKey,
 }
-ALL = ("drift", "passes", "footprint", "storm", "compile", "notifications", "breaker")
+ALL = ("drift", "passes", "footprint", "scale", "services", "storm", "compile", "notifications", "breaker")
 
 
 def main() -> int:
@@ -71,6 +73,10 @@ def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Ite
         yield passes.table(directory)
     if "footprint" in chosen:
         yield footprint.table(directory)
+    if "scale" in chosen:
+        yield scale.table(directory)
+    if "services" in chosen:
+        yield services.table(directory, args.breaks, args.seed)
     if "storm" in chosen:
         yield storm.table(directory)
     if "compile" in chosen:

@@ -98,6 +98,14 @@ class Daemon:
         """GET on the control socket. Raises OSError while nobody listens there."""
         return self._ask("GET", path, None, timeout)
 
+    def _answers(self, path: str) -> bool:
+        connection = _UnixConnection(self.home / "control.sock", 10.0)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        finally:
+            connection.close()
+
     def post(self, path: str, body: Mapping[str, Any], timeout: float = PATIENCE) -> bytes:
         """POST on the control socket."""
         return self._ask("POST", path, json.dumps(body), timeout)
@@ -121,7 +129,10 @@ class Daemon:
         }
 
     def converged(self) -> bool:
+        """Rendering all metrics costs ten milliseconds: they are asked for only once it says that it is ready."""
         try:
+            if not self._answers("/readyz"):
+                return False
             return self.metrics().get("reconciler_converged") == 1.0
         except (OSError, http.client.HTTPException):
             return False

@@ -59,7 +59,9 @@ class Rows:
         replica.load(self.database.initial())
         every = {r.id: r for r in wanted}
         resources = {rid: r for rid, r in every.items() if rid.kind != "flow"}
-        view = View(SCOPE, resources, "rev", settled, every)
+        bridges = {getattr(r.spec, "bridge", "") for rid, r in every.items() if rid.kind == "flow"}
+        scopes = {Scope("flow", name): {rid: r for rid, r in every.items() if rid.kind == "flow"} for name in bridges}
+        view = View(SCOPE, resources, "rev", settled, every, scopes)
         held = tuple(rid for rid in resources if rid.kind == "held_port")
         observed = Observed(
             replica, ME, names, ofports or {}, "netdev", waiting or {}, held, guarded=guarded or {}, unsure=unsure

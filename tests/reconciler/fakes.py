@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -275,6 +275,9 @@ class WorldController:
             for change in group.changes:
                 world.write(change.resource, change.action, asyncio.get_running_loop().time(), change.verb)
         return GroupResult(group, error)
+
+    def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
+        return frozenset(resources)
 
     def focus(self, changes: Sequence[Change]) -> Focus:
         return frozenset(change.resource for change in changes)

@@ -702,3 +702,46 @@ def _reached(lab: Lab, wanted: list[Resource], foreign: set[tuple[str, str]]) ->
         assert ours == expected
         assert {n for p, n in foreign if p == place} <= set(lab.things(place))
     assert lab.engine.queue.idle() or lab.engine.queue.depth() <= 1
+
+
+async def test_only_what_is_declared_otherwise_is_looked_at() -> None:
+    lab = Lab()
+    async with lab.running():
+        lab.desire(*many(20), thing("elsewhere", place="there"))
+        await lab.settle(0.5)
+        lab.world.looks.clear()
+        changed = thing("t003", "w")
+        lab.desire(*(changed if t.id == changed.id else t for t in many(20)), thing("elsewhere", place="there"))
+        await lab.settle(0.5)
+        assert lab.things()["t003"] == "w"
+        assert {(scope, focus) for _, scope, focus in lab.world.looks} == {(HERE, frozenset({changed.id}))}
+        assert lab.engine.converged()
+
+
+async def test_what_changes_under_a_pass_is_looked_at_by_the_next_one_and_settled_only_then() -> None:
+    lab = Lab()
+    async with lab.running():
+        lab.desire(*many(5))
+        await lab.settle(0.5)
+        lab.world.act_seconds = 0.1
+        lab.desire(*many(4), thing("t004", "w"))
+        await lab.settle(0.05)
+        lab.desire(*many(3), thing("t003", "x"), thing("t004", "w"))
+        await lab.settle(0.07)
+        assert not lab.engine.converged()
+        await lab.settle(0.5)
+        assert lab.things() == {"t000": "v", "t001": "v", "t002": "v", "t003": "x", "t004": "w"}
+        assert lab.engine.converged()
+
+
+async def test_things_declared_one_by_one_count_as_owned() -> None:
+    lab = Lab()
+    async with lab.running():
+        lab.desire()
+        await lab.settle(0.5)
+        for number in range(1, 21):
+            lab.desire(*many(number))
+            await lab.settle(0.2)
+        lab.desire(*many(15))
+        await lab.settle(0.5)
+        assert len(lab.things()) == 15

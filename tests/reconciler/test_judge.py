@@ -190,6 +190,6 @@ def test_counts_add_up_to_what_is_declared_and_what_is_left_over() -> None:
     stray = ResourceId("thing", "stray")
     declared = {r.id: r for r in (thing("a"), thing("b"))}
     book.update(HERE, None, {A: status(Outcome.FAILED), stray: status(Outcome.PENDING, rid=stray)})
-    assert book.counts(declared) == {
+    assert book.counts({"thing": 2}, declared) == {
         ("thing", Outcome.CONVERGED): 1, ("thing", Outcome.FAILED): 1, ("thing", Outcome.PENDING): 1,
     }  # fmt: skip

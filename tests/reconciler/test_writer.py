@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,17 @@ import pytest
 from desired.kinds.ovs import BridgeSpec
 from desired.resource import Origin, Resource, ResourceId
 from desired.sql import SqlStore
-from desired.store import HistoryQuery, MirrorRow, PauseRow, Retention, RevisionRow, StatusRow, Store, StoreError
+from desired.store import (
+    HistoryQuery,
+    MirrorRow,
+    PauseRow,
+    ResourceRow,
+    Retention,
+    RevisionRow,
+    StatusRow,
+    Store,
+    StoreError,
+)
 from reconciler.backlog import RECENT_LINES, JournalQueue
 from reconciler.contract import ActionRecord, Finding, Outcome, PassRecord, ResourceStatus, Scope, Verb
 from reconciler.writer import Pace, Remembered, StoreWriter, journal_row
@@ -443,3 +453,27 @@ def test_neither_the_writer_nor_its_neighbours_import_sqlalchemy() -> None:
     code = "import sys, reconciler.writer, desired.store; print('sqlalchemy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+async def test_states_that_change_all_the_time_rest_and_are_all_there_when_asked_for(
+    make: Make, path: Path, stored: SqlStore
+) -> None:
+    clock = [1000.0]
+
+    class Slow(SqlStore):
+        def save_revision(self, row: RevisionRow, resources: Sequence[ResourceRow]) -> None:
+            clock[0] += 1.0
+            super().save_revision(row, resources)
+
+    writer = make(lambda: Slow(f"sqlite:///{path}", "n"), wall=lambda: clock[0], pace=Pace(gather=0.01, rest_most=1e3))
+    writer.start()
+    assert await writer.opened(SOON)
+    for number in range(3):
+        writer.revision(RevisionRow(f"r{number}", float(number), resources=1), [bridge(f"b{number}")])
+        writer.applied(f"r{number}", 5.0 + number)
+        if number == 0:
+            await until(lambda: bool(stored.revisions()))
+    await asyncio.sleep(0.1)
+    assert [row.revision for row in stored.revisions()] == ["r0"]
+    assert await writer.flush(SOON)
+    assert [(row.revision, row.applied) for row in stored.revisions()] == [("r2", 7.0), ("r1", 6.0), ("r0", 5.0)]

@@ -38,6 +38,7 @@ class Scratch:
     tools: Tools
     _namespace: int | None = None
     _cache: dict[Text, Meaning | Refusal] = field(default_factory=dict)
+    _asked: dict[Text, None] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def close(self) -> None:
@@ -49,8 +50,11 @@ class Scratch:
         """What each text means. Raises DriverError when the canonicaliser itself fails: then nothing is known."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         if missing:
+            self._asked.update(dict.fromkeys(missing))
             async with self._turn:
-                await self._learn([text for text in missing if text not in self._cache])
+                # What others have asked for meanwhile comes along: a thousand namespaces are not a thousand runs.
+                asked, self._asked = dict.fromkeys([*missing, *self._asked]), {}
+                await self._learn([text for text in asked if text not in self._cache])
         found = {text: self._cache[text] for text in texts}
         if len(self._cache) > 2 * len(found) + 20_000:
             self._cache = dict(found)

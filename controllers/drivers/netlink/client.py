@@ -58,6 +58,8 @@ class Netlink:
         self._watch: NameWatch | None = None
         self._expected: dict[str, asyncio.TimerHandle] = {}
         self._ended: asyncio.Future[None] | None = None
+        self._proofs: dict[str, asyncio.Future[bool]] = {}
+        """Namespaces that are to be proven."""
         self._alone = asyncio.Lock()
         """Held while the replicas are read, and while something is done that they are to show."""
 
@@ -71,6 +73,9 @@ class Netlink:
     def marked(self) -> Sequence[str]:
         """Names of the namespaces that carry our mark; the same object until they change."""
         return self._registry.marked()
+
+    def is_marked(self, name: str) -> bool:
+        return self._registry.is_marked(name)
 
     def known(self, name: str) -> Space | None:
         """The replica as it stands, in doubt or not; None when there is none."""
@@ -141,16 +146,39 @@ class Netlink:
         return result
 
     async def prove(self, name: str) -> bool:
-        """Read a namespace anew, all of it. True when the replica was wrong."""
+        """Read a namespace anew, all of it, with all that wait for the same. True when the replica was wrong."""
+        proof = self._proofs.get(name)
+        if proof is None:
+            proof = self._proofs[name] = asyncio.get_running_loop().create_future()
         async with self._alone:
+            if not proof.done():
+                await self._prove_all()
+        return proof.result()
+
+    async def _prove_all(self) -> None:
+        """In one visit; whoever is not proven by it, because it failed, tries it himself."""
+        proofs, self._proofs = self._proofs, {}
+        registry = self._registry
+        try:
             self.drain()
-            space = self._registry.spaces.get(name)
-            if space is None:
-                return False
-            before = space.version
-            order = self._registry.order(name, ALL, known=space.version == space.loaded and not space.doubt)
-            self._registry.register(await self._visit(lambda session: self._registry.read(session, order)))
-            return self._registry.spaces.get(name) is not space or space.version != before
+            before = {name: registry.spaces.get(name) for name in proofs}
+            versions = {name: space.version for name, space in before.items() if space is not None}
+            orders = [
+                registry.order(name, ALL, known=space.version == space.loaded and not space.doubt)
+                for name, space in before.items()
+                if space is not None
+            ]
+
+            def read(session: Session) -> list[Loaded]:
+                return [registry.read(session, order) for order in orders]
+
+            for loaded in await self._visit(read) if orders else ():
+                registry.register(loaded)
+            for name, proof in proofs.items():
+                now, was = registry.spaces.get(name), before[name]
+                proof.set_result(was is not None and (now is not was or now.version != versions[name]))
+        finally:
+            self._proofs = {name: proof for name, proof in proofs.items() if not proof.done()} | self._proofs
 
     def _need_ready(self) -> None:
         if not self.ready:
@@ -160,11 +188,12 @@ class Netlink:
         """Do `work` while no event is taken: one that came after a dump must not be overwritten by it.
 
         They wait in the socket, and are applied to the dump in their order; those older than it end where it began.
-        Only called with `_alone` held.
+        Only called with `_alone` held. The thread begins first: no event is taken before the loop has its next turn.
         """
+        running = self._inside.begin(work)
         self._listen(on=False)
         try:
-            return await self._inside.visit(work)
+            return await self._inside.ended(running)
         finally:
             self._listen(on=True)
 

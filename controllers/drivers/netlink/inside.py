@@ -227,9 +227,12 @@ class Inside:
     def _begin(self) -> None:
         self._home = netns.own()
 
-    async def visit(self, work: Callable[[Session], Result]) -> Result:
-        """Run `work` in the thread. Raises what it raises, and DriverError when it does not end."""
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._visit, work)
+    def begin(self, work: Callable[[Session], Result]) -> asyncio.Future[Result]:
+        """Have `work` done in the thread; `ended` waits for it."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._visit, work)
+
+    async def ended(self, running: asyncio.Future[Result]) -> Result:
+        """What a visit found. Raises what its work raises, and DriverError when it does not end."""
         try:
             async with asyncio.timeout(10 * self._timeout):
                 return await asyncio.shield(running)

@@ -82,6 +82,9 @@ class Registry:
             self._marked = tuple(sorted(self._ours))
         return self._marked
 
+    def is_marked(self, name: str) -> bool:
+        return name in self._ours
+
     def there(self, name: str) -> bool:
         return name == HOST or self._names.mounted(name)
 

@@ -157,12 +157,11 @@ class Writer:
         return odd
 
     async def _plain(self, batch: _Batch, wanted: Wanted) -> _Found:
-        """Send the changes one by one, with a barrier behind them."""
-        changes = b"".join(codec.encode(mod, xid) for xid, mod in enumerate(batch.mods, batch.first))
+        """Send the changes one by one, and at once; then a barrier behind them."""
+        self._channel.send(b"".join(codec.encode(mod, xid) for xid, mod in enumerate(batch.mods, batch.first)))
         barrier = self._channel.xids()
         answer = self._channel.expect(barrier, "a barrier behind a change", lambda _: self._settle(batch))
-        request = changes + codec.message(Type.BARRIER_REQUEST, barrier)
-        return await self._finish(batch, request, answer, wanted)
+        return await self._finish(batch, codec.message(Type.BARRIER_REQUEST, barrier), answer, wanted)
 
     async def _bundle(self, batch: _Batch, wanted: Wanted) -> _Found:
         """Fill a bundle; commit it if all of it was accepted, else discard it."""

@@ -12,7 +12,6 @@ import json
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 from controllers.drivers.ovsdb.jsonrpc import Framer, words
@@ -49,10 +48,10 @@ def differences(ours: Replica, theirs: Replica) -> Iterator[str]:
 
 
 def _columns(ours: Row, theirs: Row) -> Iterator[str]:
-    for field in fields(ours):
-        said, true = getattr(ours, field.name), getattr(theirs, field.name)
+    for column in ours._fields:
+        said, true = getattr(ours, column), getattr(theirs, column)
         if said != true:
-            yield f"{_called(ours)}: {field.name} is {true!r} in the database, {said!r} in the replica"
+            yield f"{_called(ours)}: {column} is {true!r} in the database, {said!r} in the replica"
 
 
 def _called(row: Row) -> str:

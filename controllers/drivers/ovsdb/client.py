@@ -70,7 +70,8 @@ class Ovsdb:
         self._heard = 0.0
         self._own: set[str] | None = None
         """Names touched since the transaction under way was sent; None when there is none."""
-        self._writing = asyncio.Lock()
+        self._writing = False
+        self._written = asyncio.Event()
         self._poked = asyncio.Event()
 
     @property
@@ -100,29 +101,38 @@ class Ovsdb:
         Raises TransactionError with OVSDB's own words, NotReady without a connection, and DriverError when no reply
         came: then it may have been written all the same, and the replica is read anew.
         """
-        what = f"transaction of {len(operations)} operations on {self.remote}"
-        link: Link | None = None
+        if self._writing:
+            await self._turn(operations)
+        link = self._link
+        if link is None or not self.ready:
+            raise NotReady(f"{self._what(operations)}: not connected ({self.problem}); tried again when it is")
+        self._writing = True
         try:
-            async with asyncio.timeout(self._timeout), self._writing:
-                link = self._link
-                if link is None or not self.ready:
-                    raise NotReady(f"{what}: not connected ({self.problem}); tried again when it is")
-                return await self._exchange(link, operations, what)
-        except TimeoutError as error:
-            if link is None:
-                raise DriverError(f"{what}: not sent, another one was under way for {self._timeout:g} s") from error
-            link.drop(f"no reply to a transaction within {self._timeout:g} s")
-            raise DriverError(
-                f"{what}: no reply within {self._timeout:g} s; it may have been written all the same,"
-                " the connection was dropped and everything is read anew"
-            ) from error
+            return await self._exchange(link, operations)
         except LinkLostError as error:
             raise DriverError(
-                f"{what}: the connection was lost ({error}); it may have been written all the same,"
+                f"{self._what(operations)}: the connection was lost ({error}); it may have been written all the same,"
                 " everything is read anew"
             ) from error
+        finally:
+            self._writing = False
+            self._written.set()
 
-    async def _exchange(self, link: Link, operations: Sequence[Mapping[str, Any]], what: str) -> Transacted:
+    def _what(self, operations: Sequence[Mapping[str, Any]]) -> str:
+        return f"transaction of {len(operations)} operations on {self.remote}"
+
+    async def _turn(self, operations: Sequence[Mapping[str, Any]]) -> None:
+        """Wait until no other transaction is under way."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                while self._writing:
+                    self._written.clear()
+                    await self._written.wait()
+        except TimeoutError as error:
+            late = f"not sent, another one was under way for {self._timeout:g} s"
+            raise DriverError(f"{self._what(operations)}: {late}") from error
+
+    async def _exchange(self, link: Link, operations: Sequence[Mapping[str, Any]]) -> Transacted:
         own: set[str] = set()
         returned = False
 
@@ -131,15 +141,18 @@ class Ovsdb:
             self._own = None
             return results
 
+        reply = link.request("transact", [DATABASE, *operations], answered)
+        self._own = own
+        late = f"no reply to a transaction within {self._timeout:g} s"
+        timer = asyncio.get_running_loop().call_later(self._timeout, link.drop, late)
         try:
-            reply = link.request("transact", [DATABASE, *operations], answered)
-            self._own = own
             results = await reply
-            done = Transacted(_checked(results, operations, what), frozenset(own))
+            done = Transacted(_checked(results, operations, self._what), frozenset(own))
             returned = True
         except RefusedError as error:
-            raise TransactionError(f"{what}: {error}; nothing was written", None) from error
+            raise TransactionError(f"{self._what(operations)}: {error}; nothing was written", None) from error
         finally:
+            timer.cancel()
             if self._own is own:
                 self._own = None
             if not returned and own and self.ready:
@@ -243,12 +256,15 @@ def _as_is(result: Any) -> Any:
     return result
 
 
-def _checked(results: Any, operations: Sequence[Mapping[str, Any]], what: str) -> tuple[Mapping[str, Any], ...]:
+def _checked(
+    results: Any, operations: Sequence[Mapping[str, Any]], called: Callable[[Sequence[Mapping[str, Any]]], str]
+) -> tuple[Mapping[str, Any], ...]:
     """The results, if there is no error among them. OVSDB reports one for an operation or, as an extra, the commit."""
     if not isinstance(results, list):
-        raise DriverError(f"{what}: OVSDB replied {results!r}; it may have been written all the same")
+        raise DriverError(f"{called(operations)}: OVSDB replied {results!r}; it may have been written all the same")
     for index, result in enumerate(results):
         if isinstance(result, dict) and result.get("error"):
+            what = called(operations)
             if index >= len(operations):
                 raise TransactionError(f"{what}: {words(result)}; nothing was written", None)
             operation = operations[index]

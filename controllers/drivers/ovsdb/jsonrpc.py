@@ -19,6 +19,9 @@ from reconciler.errors import DriverError
 Message = dict[str, Any]
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
 class ProtocolError(DriverError):
     """What arrived is not JSON-RPC."""
 
@@ -188,7 +191,7 @@ class Link(asyncio.Protocol):
 
     def _send(self, message: Message) -> None:
         assert self._transport is not None
-        self._transport.write(json.dumps(message, separators=(",", ":")).encode())
+        self._transport.write(_encode(message).encode())
 
     def _end(self, reason: str) -> None:
         self.ended.set_result(reason)

@@ -140,17 +140,15 @@ def encode_row(columns: Columns) -> dict[str, Any]:
 
 def encode(value: Value) -> Any:
     """A value as RFC 7047, 5.1 writes it."""
-    match value:
-        case None:
-            return ["set", []]
-        case Ref(uuid, named):
-            return ["named-uuid" if named else "uuid", uuid]
-        case str() | int():
-            return value
-        case Mapping():
-            return ["map", [[key, value[key]] for key in sorted(value)]]
-        case _:
-            return ["set", [encode(atom) for atom in value]]
+    if isinstance(value, str | int):
+        return value
+    if value is None:
+        return ["set", []]
+    if isinstance(value, Ref):
+        return ["named-uuid" if value.named else "uuid", value.uuid]
+    if isinstance(value, dict | Mapping):
+        return ["map", [[key, value[key]] for key in sorted(value)]]
+    return ["set", [encode(atom) for atom in value]]
 
 
 def _insert_port(port: NewPort) -> list[Operation]:

@@ -8,10 +8,10 @@ brings. Used by `client.Ovsdb`; read by controllers; `audit` compares it with a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from controllers.drivers.ovsdb.rows import (
     REFS,
@@ -42,8 +42,7 @@ class Touched:
     root: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
+class _Change(NamedTuple):
     """One row's change; `lost` and `gained` are what left and entered the set of things the row contains."""
 
     old: Row | None
@@ -103,17 +102,22 @@ class Replica:
         """Follow one update, whole. Raises ReplicaError; the replica is void then, and to be loaded again."""
         changes = _understood(self._changes(updates))
         names: set[str] = set()
+        root = False
         for change in changes:
             if change.old is not None:
-                names.update(self._names(change.old, change.lost))
+                self._name(names, change.old, change.lost)
         for change in changes:
-            self._take_out(change)
-        for change in changes:
-            self._take_in(change)
+            if change.old is not None:
+                self._take_out(change)
         for change in changes:
             if change.new is not None:
-                names.update(self._names(change.new, change.gained))
-        return Touched(frozenset(names), any(map(_is_root_news, changes)))
+                self._take_in(change)
+        for change in changes:
+            if change.new is not None:
+                self._name(names, change.new, change.gained)
+            if type(change.new or change.old) is RootRow:
+                root = root or _is_root_news(change)
+        return Touched(frozenset(names), root)
 
     def copy(self) -> Replica:
         """The same contents, which nothing changes any more: for a reader in another thread."""
@@ -203,18 +207,15 @@ class Replica:
                 if iface_id := row.external_ids.get("iface-id"):
                     self._iface_ids.add(iface_id, row.uuid)
 
-    def _names(self, row: Row, moved: Iterable[str]) -> Iterator[str]:
-        """Bridges and ports that a change of `row` is about, as the replica stands now."""
-        match row:
-            case BridgeRow():
-                yield row.name
-                yield from (port.name for port in map(self.port_by_uuid, moved) if port is not None)
-            case PortRow():
-                yield row.name
-            case InterfaceRow():
-                yield from self._owner_names(row.uuid)
-            case RootRow():
-                pass
+    def _name(self, names: set[str], row: Row, moved: Sequence[str]) -> None:
+        """Add the bridges and ports that a change of `row` is about, as the replica stands now."""
+        kind = type(row)
+        if kind is InterfaceRow:
+            names.update(self._owner_names(row.uuid))
+        elif isinstance(row, BridgeRow | PortRow):
+            names.add(row.name)
+            if moved and kind is BridgeRow:
+                names.update(port.name for port in map(self.port_by_uuid, moved) if port is not None)
 
     def _owner_names(self, uuid: str) -> Iterator[str]:
         for owner in self._owners.of(uuid):
@@ -251,5 +252,5 @@ def _is_root_news(change: _Change) -> bool:
     """A bridge that comes or goes is told by its own name."""
     old, new = change.old, change.new
     if isinstance(old, RootRow) and isinstance(new, RootRow):
-        return replace(old, bridges=new.bridges) != new
+        return old._replace(bridges=new.bridges) != new
     return isinstance(old, RootRow) or isinstance(new, RootRow)

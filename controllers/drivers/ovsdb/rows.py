@@ -4,14 +4,14 @@ Only columns that say what was configured, or what became of it, are here; stati
 are left out on purpose: each change of a monitored column is an event. The replica builds rows from these shapes and
 merges "update2" differences into them; nothing here does IO or knows a connection.
 
-References are uuids as text. Sets are sorted tuples, so that equal contents are equal rows.
+References are uuids as text. Sets are sorted tuples, so that equal contents are equal rows. Rows are named tuples: one
+is made for every event.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -21,34 +21,34 @@ Wire = Any
 _FEW = 16
 
 
-@dataclass(frozen=True, slots=True)
-class RootRow:
+_NO_MAP: Mapping[str, str] = MappingProxyType({})
+
+
+class RootRow(NamedTuple):
     """The one row of table Open_vSwitch. The last three are empty until vswitchd has run."""
 
     uuid: str
     bridges: tuple[str, ...] = ()
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = _NO_MAP
+    external_ids: Mapping[str, str] = _NO_MAP
     ovs_version: str | None = None
     datapath_types: tuple[str, ...] = ()
     iface_types: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeRow:
+class BridgeRow(NamedTuple):
     uuid: str
     name: str = ""
     ports: tuple[str, ...] = ()
     fail_mode: str | None = None
     datapath_type: str = ""
     protocols: tuple[str, ...] = ()
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = _NO_MAP
+    external_ids: Mapping[str, str] = _NO_MAP
     controller: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PortRow:
+class PortRow(NamedTuple):
     uuid: str
     name: str = ""
     interfaces: tuple[str, ...] = ()
@@ -57,22 +57,21 @@ class PortRow:
     vlan_mode: str | None = None
     bond_mode: str | None = None
     lacp: str | None = None
-    other_config: Mapping[str, str] = field(default_factory=dict)
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    other_config: Mapping[str, str] = _NO_MAP
+    external_ids: Mapping[str, str] = _NO_MAP
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceRow:
+class InterfaceRow(NamedTuple):
     """`ofport` is None until vswitchd has looked at it, and -1 when it failed (`error` then says why)."""
 
     uuid: str
     name: str = ""
     type: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = _NO_MAP
     ofport: int | None = None
     ofport_request: int | None = None
     error: str | None = None
-    external_ids: Mapping[str, str] = field(default_factory=dict)
+    external_ids: Mapping[str, str] = _NO_MAP
     mac: str | None = None
     mtu: int | None = None
     mtu_request: int | None = None
@@ -195,7 +194,8 @@ def decode_row(shape: Shape, uuid: str, wire: Mapping[str, Wire]) -> Row:
 def merge_row(shape: Shape, old: Row, wire: Mapping[str, Wire]) -> Row:
     """`old` with the differences of an update2 "modify"."""
     columns = shape.columns
-    return replace(
-        old,
-        **{name: columns[name].merge(getattr(old, name), columns[name].decode(value)) for name, value in wire.items()},
-    )
+    changed = {}
+    for name, value in wire.items():
+        kind = columns[name]
+        changed[name] = kind.merge(getattr(old, name), kind.decode(value))
+    return old._replace(**changed)

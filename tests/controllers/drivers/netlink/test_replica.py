@@ -113,8 +113,9 @@ async def test_a_visit_always_comes_back_to_the_host() -> None:
     driver = Netlink(mark="m", on_change=lambda *_: None)
     sh("ip", "netns", "add", "a")
     inside = driver._inside
-    cookies = await inside.visit(lambda s: (s.channel("host").cookie, s.channel("a").cookie, s.channel("host").cookie))
+    there = inside.begin(lambda s: (s.channel("host").cookie, s.channel("a").cookie, s.channel("host").cookie))
+    cookies = await inside.ended(there)
     assert cookies[0] == cookies[2] != cookies[1]
-    again = await inside.visit(lambda s: s.channel("host").cookie)
+    again = await inside.ended(inside.begin(lambda s: s.channel("host").cookie))
     assert again == cookies[0]
     driver.close()
