@@ -8,7 +8,7 @@ from controllers.drivers.netlink.inside import HOST
 from controllers.drivers.netlink.replica import Space, destination
 from controllers.drivers.netlink.rows import Address, Link, Neighbour, Route, Rule
 from controllers.namespace.diff import diff
-from controllers.namespace.index import Index
+from controllers.namespace.index import OVSDB, Index
 from controllers.namespace.state import (
     Action,
     AddRule,
@@ -81,6 +81,8 @@ class World:
 
     def plan(self, declared: dict[ResourceId, Resource], *, known: bool = False) -> Plan:
         view = View(Scope("namespace", self.name), declared, "r", everything=declared)
+        index = Index()
+        index.follow({OVSDB: declared})
         spaces = {HOST: self.host} | ({NAME: self.space} if self.space is not None else {})
         observed = Observed(
             self.name,
@@ -90,7 +92,7 @@ class World:
             known,
             self.untouchable,
             True,
-            Index(declared).nics,
+            index.nics,
             self.attached,
         )
         return diff(view, observed)
