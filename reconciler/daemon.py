@@ -163,8 +163,8 @@ async def _doors(parts: Assembly) -> AsyncIterator[None]:
 
 
 def _openstack(parts: Assembly) -> OpenStack | None:
-    """Who follows OpenStack, if a broker is configured. Its libraries are imported when it connects."""
-    if not parts.settings.amqp.url:
+    """Who follows OpenStack, if its broker or API is configured. Their libraries are imported when it connects."""
+    if not (parts.settings.amqp.url or parts.settings.neutron.used):
         return None
     openstack = OpenStack(parts.settings, parts.cluster, parts.writer, parts.engine.clock)
     parts.beside.extend(openstack.beside())

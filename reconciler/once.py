@@ -47,7 +47,7 @@ async def run_once(
         parts.writer.start()
         try:
             await recall(parts)
-            if settings.amqp.url:
+            if settings.amqp.url or settings.neutron.used:
                 await OpenStack(settings, parts.cluster, parts.writer, engine.clock).recall()
             engine.gates.in_sync.started()
             loaded = await parts.source.load()

@@ -8,35 +8,28 @@ known: the store remembers the mirror. Made by the composition root when a broke
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
 
 from desired.network.mirror import Changed, Mirror
 from desired.sources.amqp import AmqpSource
 from desired.sources.following import Following
+from desired.sources.neutron import InThread, NeutronSource, Rhythm
+from desired.sources.neutron_api import FullRead, NeutronApi
 from reconciler.clock import Clock
 from reconciler.cluster import Cluster
+from reconciler.credentials import NEUTRON_TOKEN, secret
 from reconciler.logs import get_logger
 from reconciler.report import Stream
-from reconciler.settings import Settings
+from reconciler.settings import NeutronSettings, Settings
 from reconciler.writer import StoreWriter
 
 log = get_logger("openstack")
 
 MOST_NOTICES = 10
 """Of objects that are left out, so many are told in `status`; the log has all of them."""
-
-
-class Reads(Protocol):
-    """Full reads of the API: when, and what became of the last one."""
-
-    problem: str
-
-    def request(self) -> None: ...
-
-    async def run(self) -> None: ...
 
 
 class OpenStack:
@@ -48,7 +41,7 @@ class OpenStack:
         amqp = settings.amqp
         self._amqp = AmqpSource(amqp, settings.node, clock=clock, on_gap=self._want_read) if amqp.url else None
         self._following = Following(self._amqp, Mirror(), writer, self._changed, self._want_read)
-        self._reads: Reads | None = None
+        self._reads = self._reading(settings.neutron) if settings.neutron.used else None
         self._unknown = "what the store remembers of it was not read yet"
         self._tell()
 
@@ -67,9 +60,20 @@ class OpenStack:
             if self._reads is not None:
                 group.create_task(self._reads.run(), name="full-reads")
 
-    def beside(self) -> Sequence[Heard]:
+    def beside(self) -> Sequence[Heard | Kept]:
         """What `status` shows of each part."""
-        return [Heard("amqp", self._amqp, self._clock, self._following.mirror)] if self._amqp is not None else []
+        heard = [Heard("amqp", self._amqp, self._clock)] if self._amqp is not None else []
+        return [*heard, Kept("neutron", self._reads, self._following.mirror)]
+
+    def _reading(self, settings: NeutronSettings) -> NeutronSource:
+        api = NeutronApi(settings, token=secret(NEUTRON_TOKEN, os.environ), wall=self._clock.wall)
+        rhythm = Rhythm(settings.interval, settings.spread)
+        return NeutronSource(
+            InThread(api.full_read, settings.patience), clock=self._clock, rhythm=rhythm, taken=self._read
+        )
+
+    async def _read(self, found: FullRead) -> None:
+        await self._following.read(found.started_at, found.objects)
 
     def _want_read(self, reason: str) -> None:
         if self._reads is not None:
@@ -86,12 +90,11 @@ class OpenStack:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The notifications, for `status`: is the broker there, and what of the model had to be left out."""
+    """The notifications, for `status`: is the broker there?"""
 
     name: str
     source: AmqpSource
     clock: Clock
-    mirror: Mirror
 
     def stream(self) -> Stream:
         heard = self.source.last_event
@@ -100,7 +103,25 @@ class Heard:
 
     def notices(self) -> Sequence[str]:
         said = [] if self.source.ready else [f"{self.source.problem}; the network stands as last known"]
-        said += [f"{count} messages were no notifications: {what}" for what, count in self.source.garbage.items()]
+        return said + [f"{count} messages were no notifications: {what}" for what, count in self.source.garbage.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The full reads, for `status`, and what of the model had to be left out, whoever told it."""
+
+    name: str
+    reads: NeutronSource | None
+    mirror: Mirror
+
+    def stream(self) -> Stream:
+        if self.reads is None:
+            return Stream(self.name, ready=True, detail="not configured: the model is only followed by notifications")
+        last = self.reads.last
+        return Stream(self.name, not self.reads.problem, self.reads.problem, None if last is None else last.at)
+
+    def notices(self) -> Sequence[str]:
+        said = [f"neutron: {self.reads.problem}"] if self.reads is not None and self.reads.problem else []
         left = list(self.mirror.problems.values())
         said += [f"openstack: {problem}" for problem in left[:MOST_NOTICES]]
         return [*said, f"and {len(left) - MOST_NOTICES} more (in the log)"] if len(left) > MOST_NOTICES else said

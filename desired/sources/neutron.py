@@ -57,7 +57,7 @@ class NeutronSource:
         *,
         clock: Clock,
         rhythm: Rhythm,
-        taken: Callable[[FullRead], None],
+        taken: Callable[[FullRead], Awaitable[None]],
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._read = read
@@ -95,7 +95,7 @@ class NeutronSource:
             return
         self._failures = 0
         self.last = LastRead(self._clock.wall(), self._clock.now() - began, found.counts)
-        self._taken(found)
+        await self._taken(found)
         self._tell("")
 
     async def _pause(self) -> None:

@@ -16,17 +16,16 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
+from desired.network.openstack import Body, Kind
 from reconciler.settings import NeutronSettings
 
-Body = Mapping[str, Any]
-
-COLLECTIONS: Mapping[str, str] = MappingProxyType({
-    "agent": "agents",
-    "network": "networks",
-    "subnet": "subnets",
-    "port": "ports",
-    "router": "routers",
-    "floatingip": "floatingips",
+COLLECTIONS: Mapping[Kind, str] = MappingProxyType({
+    Kind.AGENT: "agents",
+    Kind.NETWORK: "networks",
+    Kind.SUBNET: "subnets",
+    Kind.PORT: "ports",
+    Kind.ROUTER: "routers",
+    Kind.FLOATINGIP: "floatingips",
 })  # fmt: skip
 """What is read, in this order. Agents come first: who may list them is an administrator and is shown all the rest."""
 
@@ -91,7 +90,7 @@ class NeutronApi:
             try:
                 reading = _Reading(client, self._settings.page, parameters, stopped)
                 started = self._wall()
-                objects = {kind: reading.collection(kind) for kind in COLLECTIONS}
+                objects: dict[str, Sequence[Body]] = {kind.value: reading.collection(kind) for kind in COLLECTIONS}
             finally:
                 client.session.session.close()
         told = reading.first_date
@@ -127,19 +126,19 @@ class _Reading:
         self.first_date: float | None = None
         self._asked = False
 
-    def collection(self, kind: str) -> tuple[Body, ...]:
+    def collection(self, kind: Kind) -> tuple[Body, ...]:
         """All of a collection. It is begun again when what is deleted meanwhile takes the place away."""
         for _ in range(_ATTEMPTS):
             try:
                 found = {body["id"]: body for page in self._pages(kind) for body in page}
             except Moved:
                 continue
-            if kind == "network" and "fields" not in self._parameters:
+            if kind is Kind.NETWORK and "fields" not in self._parameters:
                 _all_shown(found.values())
             return tuple(found.values())
         raise ReadError(f"{COLLECTIONS[kind]} changed while they were read, {_ATTEMPTS} times in a row")
 
-    def _pages(self, kind: str) -> Iterator[Sequence[Body]]:
+    def _pages(self, kind: Kind) -> Iterator[Sequence[Body]]:
         marker = ""
         while True:
             answer = self._get(kind, marker)
@@ -154,7 +153,7 @@ class _Reading:
                 raise ReadError(f"it gives the same page of {COLLECTIONS[kind]} again and again")
             marker = bodies[-1]["id"]
 
-    def _get(self, kind: str, marker: str) -> Mapping[str, Any]:
+    def _get(self, kind: Kind, marker: str) -> Mapping[str, Any]:
         if self._stopped.is_set():
             raise ReadError("the read was stopped before its end")
         path = f"/{COLLECTIONS[kind]}"

@@ -31,9 +31,12 @@ class Scene:
             self._read,
             clock=VirtualClock(lambda: chance),
             rhythm=RHYTHM,
-            taken=self.taken.append,
+            taken=self._take,
             told=self.told.append,
         )  # fmt: skip
+
+    async def _take(self, found: FullRead) -> None:
+        self.taken.append(found)
 
     async def _read(self) -> FullRead:
         self.began.append(asyncio.get_running_loop().time())
