@@ -78,7 +78,7 @@ quota_router = -1
 quota_floatingip = -1
 """
 _TIED = ("setpriv", "--pdeathsig", "KILL")
-_WITHOUT_QUESTIONS = ("floatingips", "routers", "ports", "subnets", "networks")
+_WITHOUT_QUESTIONS = ("floatingips", "routers", "ports", "subnets", "networks", "agents")
 
 
 class NeutronServer:
@@ -206,7 +206,7 @@ class NeutronServer:
         })  # fmt: skip
 
     def clear(self) -> None:
-        """Take everything away but the agents."""
+        """Take everything away."""
         for router in self.all("routers"):
             for port in self.all("ports"):
                 if port["device_id"] == router["id"] and port["device_owner"] == "network:router_interface":

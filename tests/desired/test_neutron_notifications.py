@@ -69,7 +69,7 @@ class Listener:
 
 @pytest.fixture
 def neutron(neutron_server: NeutronServer, rabbit_server: RabbitServer) -> NeutronServer:
-    """With nothing in it but agents, and an exchange that exists because something was said."""
+    """With nothing in it but an agent, and an exchange that exists because something was said."""
     rabbit_server.start()
     neutron_server.start()
     neutron_server.clear()
