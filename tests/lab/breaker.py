@@ -371,8 +371,10 @@ def run(seed: int, seconds: float, only: str = "") -> Verdict:
             _replace_foreign_flow(node)
             verdict.seconds, verdict.differs = _until_right(node, before, pace)
             verdict.held_up = pace.held_up
-        node.eventually(lambda: service.converged(node))
-        story = _journal(node, since)
+        story: Sequence[PassRecord] = ()
+        if node.eventually(lambda: service.answers(node), within=30):
+            node.eventually(lambda: service.converged(node))
+            story = _journal(node, since)
         verdict.repairs = sum(action.result == "done" for entry in story for action in entry.actions)
         verdict.unexplained = _unexplained(breaker.done, story)
         if not verdict.good:
