@@ -312,7 +312,7 @@ class Breaker:
                 f"sed -i 's/^external_network_bridge.*/external_network_bridge = {self._number(1, 99)}/' {INI}", INI)),
             (2, "delete a key", lambda: self._file(f"sed -i '/^gateway_external/d' {INI}", INI)),
             (2, "edit a block", lambda: self._file("sed -i s/controller/wrong/ /etc/hosts", "/etc/hosts")),
-            (2, "overwrite a file", lambda: self._file("echo x >{0}", "/etc/sysctl.d/60-routers.conf")),
+            (2, "overwrite a file", lambda: self._file("test -e {0}; echo x >{0}", "/etc/sysctl.d/60-routers.conf")),
             (2, "delete a file", lambda: self._file("rm {0}", "/etc/sysctl.d/60-routers.conf")),
             (2, _OF_THE_DAEMON[0], lambda: self._kill("reconciler")),
             (1, _OF_THE_DAEMON[1], lambda: Deed("systemctl restart reconciler")),
