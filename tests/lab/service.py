@@ -53,6 +53,14 @@ def status(node: Node) -> NodeStatus:
     return ControlClient(socket, answer_seconds=5.0).status()
 
 
+def answers(node: Node) -> bool:
+    """Whether a daemon runs and answers."""
+    try:
+        return bool(status(node).version)
+    except ReconcilerError:
+        return False
+
+
 def converged(node: Node) -> bool:
     """Whether a daemon runs and says so."""
     try:

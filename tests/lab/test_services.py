@@ -22,7 +22,8 @@ import os, socket, time
 s = socket.socket()
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(("127.0.0.1", 7777))
-s.listen()
+if not os.path.exists("/run/deaf"):
+    s.listen()
 while True:
     time.sleep(0.02)
     if os.path.exists("/run/deaf"):
