@@ -23,6 +23,7 @@ from reconciler.doors.options import ForceOption, NodeOption, OnlyOption, Output
 from reconciler.doors.session import Session
 from reconciler.doors.show import OutputClosedError, Printer, problem_lines
 from reconciler.doors.stored import TreeError
+from reconciler.doors.trace import trace
 from reconciler.errors import ConflictError, ReconcilerError, TransientError
 from reconciler.report import ExitCode
 from reconciler.settings import DEFAULT_PATH, SettingsError
@@ -104,6 +105,7 @@ for _verb in (work.run, work.plan, work.approve, work.pause, work.resume):
 for _verb in (look.status, look.history, look.events, look.doctor):
     app.command()(_verb)
 app.command()(explain)
+app.command()(trace)
 app.command("log-level")(look.log_level)
 app.command()(fleet.fleet)
 for _verb in (depart.release, depart.support):

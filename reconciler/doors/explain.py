@@ -71,10 +71,10 @@ def _what_is_there(session: Session) -> tuple[Resources, Names, str]:
         names = Names(build(composed.model), composed.allocations.vlans, session.settings.node)
         note = "no daemon runs here: this is what the YAML says; local VLANs are those of an empty node"
         return {resource.id: resource for resource in composed.loaded.resources}, names, note
-    return (*_of_daemon(declared), "")
+    return (*of_daemon(declared), "")
 
 
-def _of_daemon(declared: Declared) -> tuple[Resources, Names]:
+def of_daemon(declared: Declared) -> tuple[Resources, Names]:
     from controllers.catalog import spec_classes  # noqa: PLC0415 (every kind there is)
     from desired.network.build import build  # noqa: PLC0415
     from desired.network.model import KINDS, Model  # noqa: PLC0415
