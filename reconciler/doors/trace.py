@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reconciler.contract import ResourceStatus
 from reconciler.doors import words
 from reconciler.doors.options import OutputOption
 from reconciler.doors.session import Session
@@ -86,8 +87,12 @@ def _scene(session: Session) -> Scene:
 
     client = session.daemon("a trace")
     resources, names = of_daemon(client.declared())
-    wrong = {status.resource: f"{status.outcome}, {words.why(status)}" for status in client.status().not_right}
+    wrong = {status.resource: _why(status) for status in client.status().not_right}
     return Scene(names, resources, wrong)
+
+
+def _why(status: ResourceStatus) -> str:
+    return words.clean(f"{status.reason} [withheld by {status.gate}]" if status.gate else status.reason)
 
 
 def _lines(found: Traced) -> Lines:

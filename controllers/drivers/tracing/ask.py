@@ -44,22 +44,25 @@ class Asker:
 
     def answer(self, question: Question[Any]) -> Any:
         """Raises DriverError when a tool is missing or does not answer."""
+        found: Any
         match question:
             case AskSwitch():
-                return self._switch()
+                found = self._switch()
             case AskFlows(bridge, flow):
-                return self._flows(bridge, flow)
+                found = self._flows(bridge, flow)
             case AskInside(namespace, version):
-                return self._inside(namespace, version)
+                found = self._inside(namespace, version)
             case AskRoute():
-                return self._route(question)
+                found = self._route(question)
             case AskNeighbour():
-                return self._neighbour(question)
+                found = self._neighbour(question)
             case AskRules(namespace, version):
-                return self._rules(namespace, version)
+                found = self._rules(namespace, version)
             case AskListening(namespace, protocol, port):
-                return self._listens(namespace, protocol, port)
-        raise AssertionError(f"nobody answers {question}")
+                found = self._listens(namespace, protocol, port)
+            case _:
+                raise AssertionError(f"nobody answers {question}")
+        return found
 
     # -- Open vSwitch -----------------------------------------------------------------------------------------------
 

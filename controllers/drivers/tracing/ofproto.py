@@ -16,6 +16,9 @@ from desired.network.trace.questions import Device, Forwarding, Step, Switch, Tu
 _BRIDGE = re.compile(r'(?P<indent> *)bridge\("(?P<name>[^"]+)"\)')
 _STEP = re.compile(r"(?P<indent> *)(?P<table>[\w-]+)\. (?:(?P<match>\S+), )?priority (?P<priority>\d+)")
 _NO_MATCH = re.compile(r"(?P<indent> *)(?P<table>[\w-]+)\. No match\.")
+_INTERNAL = frozenset({"reg0=0x1", "reg0=0x2"})
+"""Flows of the switch's own that stand for "no flow of this table matches"."""
+
 _KEY = re.compile(r"(?:set_field:(0x[0-9a-f]+|\d+)->tun_id|set_tunnel(?:64)?:(0x[0-9a-f]+|\d+)|->NXM_NX_TUN_ID)")
 _TUNNELLING = re.compile(r"tunneling to (\S+) via")
 _UNRESOLVED = re.compile(r"neighbor cache miss for (\S+) on")
@@ -67,14 +70,18 @@ def _steps(text: str) -> Iterator[Step]:
             bridges = [(at, name) for at, name in bridges if at < len(head["indent"])]
             bridges.append((len(head["indent"]), head["name"]))
         elif head := _STEP.match(line) or _NO_MATCH.match(line):
-            groups = head.groupdict()
-            bridge = bridges[-1][1] if bridges else ""
-            step = _Open(len(head["indent"]), bridge, head["table"], groups.get("match") or "", -1)
-            step.priority = int(groups.get("priority") or -1)
-            found.append(step)
+            found.append(_opened(head, bridges[-1][1] if bridges else ""))
         else:
             _continue(found, line)
     return (step.closed() for step in found)
+
+
+def _opened(head: re.Match[str], bridge: str) -> _Open:
+    groups = head.groupdict()
+    match = groups.get("match") or ""
+    if "priority" not in groups or match in _INTERNAL:
+        return _Open(len(head["indent"]), bridge, head["table"], "", -1)
+    return _Open(len(head["indent"]), bridge, head["table"], match, int(groups["priority"]))
 
 
 def _continue(found: list[_Open], line: str) -> None:

@@ -10,14 +10,16 @@ import shlex
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from desired.network import dnsmasq
 from desired.network.here import patch_name
 from desired.network.model import TUNNELLED
 from desired.network.topology import Network, Port
+from desired.network.trace.aim import AtHost, AtNode, AtPort, Frame, Landing, Outside
 from desired.network.trace.questions import Asking, AskInside, AskListening, AskSwitch, Device, ask
 from desired.network.trace.routing import Delivered, routed
 from desired.network.trace.scene import Scene, device_name, holder, own_namespace, ports_called
 from desired.network.trace.sender import sent, source_of
-from desired.network.trace.switching import AtHost, AtNode, AtPort, Frame, Landing, Outside, switched
+from desired.network.trace.switching import switched
 from desired.network.trace.told import Diary, Packet, Traced
 from desired.resource import ResourceId
 from desired.schema.problem import did_you_mean
@@ -52,31 +54,49 @@ def trace(asked: Asked, scene: Scene) -> Asking[Traced]:
     begun = yield from _begun(asked, scene, diary, packet)
     if begun is None:
         return _ended(packet, diary, "it does not leave its sender")
+    way = _Way(asked, scene, diary, begun[0])
     packet, frame = begun
-    first = packet
     for _ in range(_HOPS):
         landing = yield from switched(scene, diary, frame, packet)
-        if landing is None:
-            return _ended(first, diary, "it does not arrive")
-        if not isinstance(landing, AtPort):
-            return _left(first, diary, landing, _onward(asked, scene, frame, packet))
-        router = scene.router_of(landing.port)
-        if router is None:
-            return (yield from _received(scene, diary, landing.port, packet, first))
-        through = yield from routed(scene, diary, router, landing.port, packet)
-        if through is None:
-            return _ended(first, diary, "it does not arrive")
-        if isinstance(through, Delivered):
-            return Traced(first, tuple(diary.hops), arrives=True, end=f"it arrives: at {through.who}")
-        packet, out = through.packet, through.port
-        device = scene.device_of(out)
-        if device is None or not device.works:
-            diary.tell(f"leaves by {device_name(out)}", missing=(_unplugged(scene, out, device),))
-            return _ended(first, diary, "it does not arrive")
-        space = (f"qrouter-{router.id}", device_name(out))
-        frame = Frame(scene.network(out), device, out.mac, through.next_hop, space)
+        found = yield from _landed(way, landing, frame, packet)
+        if isinstance(found, Traced):
+            return found
+        packet, frame = found
     diary.tell("goes round in a loop", missing=(f"it is still on its way after {_HOPS} times through Open vSwitch",))
-    return _ended(first, diary, "it does not arrive")
+    return _ended(way.first, diary, "it does not arrive")
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What stays the same from hop to hop. `first` is the packet as it was sent."""
+
+    asked: Asked
+    scene: Scene
+    diary: Diary
+    first: Packet
+
+
+def _landed(way: _Way, landing: Landing | None, frame: Frame, packet: Packet) -> Asking[Traced | tuple[Packet, Frame]]:
+    """The end, or how it goes on, after one way through Open vSwitch."""
+    if landing is None:
+        return _ended(way.first, way.diary, "it does not arrive")
+    if not isinstance(landing, AtPort):
+        return _left(way.first, way.diary, landing, _onward(way.asked, way.scene, frame, packet))
+    router = way.scene.router_of(landing.port)
+    if router is None:
+        return (yield from _received(way, landing.port, packet))
+    through = yield from routed(way.scene, way.diary, router, landing.port, packet)
+    if isinstance(through, Delivered):
+        return Traced(way.first, tuple(way.diary.hops), arrives=True, end=f"it arrives: at {through.who}")
+    device = None if through is None else way.scene.device_of(through.port)
+    if through is not None and (device is None or not device.works):
+        missing = _unplugged(way.scene, through.port, device)
+        way.diary.tell(f"leaves by {device_name(through.port)}", missing=(missing,))
+    if through is None or device is None or not device.works:
+        return _ended(way.first, way.diary, "it does not arrive")
+    out = through.port
+    space = (f"qrouter-{router.id}", device_name(out))
+    return through.packet, Frame(way.scene.network(out), device, out.mac, through.next_hop, space)
 
 
 # -- the beginning ------------------------------------------------------------------------------------------------
@@ -104,7 +124,7 @@ def _begun(asked: Asked, scene: Scene, diary: Diary, packet: Packet) -> Asking[t
         left = yield from sent(scene, Diary(), port, packet, here=False)
         if left is None:
             raise NotHereError(f"{told} cannot send to {packet.to} at all; ask on its own node")
-        return _out_of_tunnel(asked, scene, diary, port, *left)
+        return _out_of_tunnel(asked, scene, diary, port, left)
     device = scene.device_of(port)
     if device is None or not device.works:
         diary.tell(f"from {told}", missing=(_unplugged(scene, port, device),))
@@ -114,7 +134,7 @@ def _begun(asked: Asked, scene: Scene, diary: Diary, packet: Packet) -> Asking[t
     if device.tag != vlan:
         missing.append(f"{device.name} has tag {device.tag}; network {scene.network(port).name} is local VLAN {vlan}")
     what = f"from {told}: device {device.name} of {device.bridge}, {scene.names.vlan(device.tag or 0)}"
-    declared = [rid for rid in (ResourceId("port", device.name), ResourceId("held_port", port.id))]
+    declared = (ResourceId("port", device.name), ResourceId("held_port", port.id))
     evidence = tuple(scene.evidence(rid) for rid in declared if rid in scene.resources)
     if not diary.tell(what, *evidence, missing=tuple(missing)):
         return None
@@ -148,9 +168,10 @@ def _sender(asked: Asked, scene: Scene) -> Port:
 
 
 def _out_of_tunnel(
-    asked: Asked, scene: Scene, diary: Diary, port: Port, packet: Packet, next_hop: str
+    asked: Asked, scene: Scene, diary: Diary, port: Port, left: tuple[Packet, str]
 ) -> tuple[Packet, Frame] | None:
     """It has come from another node: out of the tunnel from there, or in from the wire between."""
+    packet, next_hop = left
     network = scene.network(port)
     node = scene.topology.nodes.get(asked.via)
     if node is None:
@@ -214,36 +235,37 @@ def _ended(packet: Packet, diary: Diary, end: str) -> Traced:
     return Traced(packet, tuple(diary.hops), arrives=False, end=f"{end}: {missing}" if missing else end)
 
 
-def _received(scene: Scene, diary: Diary, port: Port, packet: Packet, first: Packet) -> Asking[Traced]:
+def _received(way: _Way, port: Port, packet: Packet) -> Asking[Traced]:
     """It is at a port that is no router's."""
-    told = scene.names.port(port)
-    if packet.to not in {address.ip for address in port.addresses} and packet.to != "169.254.169.254":
+    told = way.scene.names.port(port)
+    if packet.to not in {address.ip for address in port.addresses} and packet.to != dnsmasq.METADATA:
         doubt = f"it is for {packet.to}: what {told} does with it is its own affair"
-        diary.tell(f"reaches {told}, as the next hop", doubts=(doubt,))
-        return Traced(first, tuple(diary.hops), arrives=True, end=f"it arrives at the next hop, {told}")
+        way.diary.tell(f"reaches {told}, as the next hop", doubts=(doubt,))
+        end = f"it arrives at the next hop, {told}"
+        return Traced(way.first, tuple(way.diary.hops), arrives=True, end=end)
     space = own_namespace(port)
+    missing = () if space is None else (yield from _in_namespace(*space, packet))
     if space is not None:
-        missing = yield from _in_namespace(*space, packet)
-        if missing:
-            diary.tell(f"reaches {told}", missing=missing)
-            return _ended(first, diary, "it does not arrive")
-    return Traced(first, tuple(diary.hops), arrives=True, end=f"it arrives: at {told}")
+        way.diary.tell(f"namespace {space[0]} receives it on {space[1]}", missing=missing)
+    if missing:
+        return _ended(way.first, way.diary, "it does not arrive")
+    return Traced(way.first, tuple(way.diary.hops), arrives=True, end=f"it arrives: at {told}")
 
 
 def _in_namespace(name: str, dev: str, packet: Packet) -> Asking[tuple[str, ...]]:
+    """What is missing for a namespace to take the packet."""
     inside = yield from ask(AskInside(name, packet.version))
     link = inside.links.get(dev)
+    missing = ""
     if not inside.there:
-        return (f"namespace {name} is gone",)
-    if link is None or not link.up:
-        return (f"device {dev} {'is not' if link is None else 'is down'} in {name}",)
-    if not any(address.startswith(f"{packet.to}/") for address in link.addresses):
-        return (f"{packet.to} is not on {dev} in {name}",)
-    if packet.protocol in {"tcp", "udp"}:
-        listens = yield from ask(AskListening(name, packet.protocol, packet.port))
-        if not listens:
-            return (f"nobody listens at {packet.protocol} port {packet.port} in {name}",)
-    return ()
+        missing = f"namespace {name} is gone"
+    elif link is None or not link.up:
+        missing = f"device {dev} {'is not' if link is None else 'is down'} in {name}"
+    elif not any(address.startswith(f"{packet.to}/") for address in link.addresses):
+        missing = f"{packet.to} is not on {dev} in {name}"
+    elif packet.protocol in {"tcp", "udp"} and not (yield from ask(AskListening(name, packet.protocol, packet.port))):
+        missing = f"nobody listens at {packet.protocol} port {packet.port} in {name}"
+    return (missing,) if missing else ()
 
 
 def _left(first: Packet, diary: Diary, landing: Landing, command: str) -> Traced:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -143,35 +143,34 @@ def _options(tokens: Sequence[str]) -> Iterator[tuple[bool, str, str]]:
     """``! -o eth0`` as (True, "-o", "eth0")."""
     negated, at = False, 0
     while at < len(tokens):
-        token = tokens[at]
+        word = tokens[at]
         at += 1
-        if token == "!":
+        if word == "!":
             negated = True
             continue
         argument = ""
         if at < len(tokens) and not tokens[at].startswith("-") and tokens[at] != "!":
             argument = tokens[at]
             at += 1
-        yield negated, token, argument
+        yield negated, word, argument
         negated = False
 
 
 def _fits(name: str, argument: str, seen: Seen) -> bool | None:
-    match name:
-        case "-s" | "-d":
-            network = ip_network(argument, strict=False)
-            return ip_address(seen.source if name == "-s" else seen.to) in network
-        case "-i" | "-o":
-            return _device(seen.comes if name == "-i" else seen.leaves, argument)
-        case "-p":
-            return _protocol(argument, seen.protocol)
-        case "--dport" | "--dports":
-            return any(_in_range(seen.port, part) for part in argument.split(","))
-        case "--ctstate":
-            return bool({"NEW", *(["DNAT"] if seen.translated else [])} & set(argument.split(",")))
-        case "--icmp-type" | "--icmpv6-type":
-            return argument in {"8", "echo-request", "any", "128"}
-    return None
+    """Does the packet have it? None when that cannot be told from a packet."""
+    told: Mapping[str, Callable[[], bool]] = {
+        "-s": lambda: ip_address(seen.source) in ip_network(argument, strict=False),
+        "-d": lambda: ip_address(seen.to) in ip_network(argument, strict=False),
+        "-i": lambda: _device(seen.comes, argument),
+        "-o": lambda: _device(seen.leaves, argument),
+        "-p": lambda: _protocol(argument, seen.protocol),
+        "--dport": lambda: _in_range(seen.port, argument),
+        "--dports": lambda: any(_in_range(seen.port, part) for part in argument.split(",")),
+        "--ctstate": lambda: bool({"NEW", *(["DNAT"] if seen.translated else [])} & set(argument.split(","))),
+        "--icmp-type": lambda: argument in {"8", "echo-request", "any"},
+        "--icmpv6-type": lambda: argument in {"128", "echo-request"},
+    }
+    return told[name]() if name in told else None
 
 
 def _device(name: str, pattern: str) -> bool:

@@ -25,7 +25,7 @@ Asking = Generator[Question[Any], Any, R]
 
 
 def ask(question: Question[T]) -> Asking[T]:
-    """Put one question: ``answer = yield from ask(Links("qrouter-…"))``."""
+    """Put one question and wait for its answer, with ``yield from``."""
     answer = yield question
     return cast("T", answer)
 

@@ -1,8 +1,8 @@
-"""A packet in a router's namespace: translated, routed, filtered, translated again; as its rules and routes really are."""
+"""A packet in a router's namespace: translated, routed, filtered, translated; as its rules and routes really are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 
@@ -27,6 +27,7 @@ from desired.network.words import router_words
 from desired.resource import ResourceId
 
 _SOURCE_CHANGED = frozenset({"SNAT", "MASQUERADE"})
+_NAT = ("floating_ip", "redirect", "snat", "rule")
 _TO_CHANGED = frozenset({"DNAT", "REDIRECT"})
 
 
@@ -61,12 +62,11 @@ class _Room:
     def name(self) -> str:
         return f"qrouter-{self.router.id}"
 
-    def wrong(self) -> tuple[str, ...]:
-        """What is not as declared in here."""
-        return _wrong(self.scene, self.name)
-
-    def lost(self, sentence: str, *missing: str, evidence: tuple[Evidence, ...] = ()) -> None:
-        self.diary.tell(sentence, *evidence, missing=(*missing, *self.wrong()))
+    def lost(
+        self, sentence: str, *missing: str, evidence: tuple[Evidence, ...] = (), kinds: Iterable[str] = ()
+    ) -> None:
+        """It ends here. `kinds` of resources that are not as declared are the likeliest reason."""
+        self.diary.tell(sentence, *evidence, missing=(*missing, *_wrong(self.scene, self.name, kinds)))
 
     def judged(self, table: str, chain: str, packet: Packet, leaves: str = "") -> Verdict:
         seen = Seen(packet.source, packet.to, packet.protocol, packet.port, self.dev, leaves, packet.translated)
@@ -81,7 +81,7 @@ def routed(scene: Scene, diary: Diary, router: Router, port: Port, packet: Packe
     diary.tell(
         f"namespace {name}: {router_words(router, scene.names)}",
         scene.evidence(ResourceId("namespace", name)),
-        missing=(*missing, *(_wrong(scene, name) if missing else ())),
+        missing=(*missing, *(_wrong(scene, name, ("namespace", "link")) if missing else ())),
     )
     if missing:
         return None
@@ -92,7 +92,8 @@ def routed(scene: Scene, diary: Diary, router: Router, port: Port, packet: Packe
         return None
     way = yield from ask(AskRoute(name, translated.to, translated.source, dev))
     if way.refused:
-        room.lost(f"is to be routed to {translated.to}", f"no route to {translated.to} in {name}: {way.refused}")
+        missing_route = f"no route to {translated.to} in {name}: {way.refused}"
+        room.lost(f"is to be routed to {translated.to}", missing_route, kinds=("route", "address"))
         return None
     if way.local:
         return (yield from _for_itself(room, translated, way))
@@ -113,8 +114,10 @@ def _absent(inside: Inside, name: str, dev: str, port: Port) -> Iterator[str]:
         yield f"device {dev} has MAC {link.mac}; its port has {port.mac}"
 
 
-def _wrong(scene: Scene, name: str) -> tuple[str, ...]:
-    return scene.not_right(lambda rid: rid.name == name or rid.name.startswith(f"{name}/"))
+def _wrong(scene: Scene, name: str, kinds: Iterable[str]) -> tuple[str, ...]:
+    """What is not as declared in a namespace; these kinds first."""
+    first = [f"{kind}/{name}" for kind in kinds]
+    return scene.not_right(lambda rid: rid.name == name or rid.name.startswith(f"{name}/"), first=first)
 
 
 def _destination(room: _Room, packet: Packet) -> Packet | None:
@@ -134,11 +137,11 @@ def _destination(room: _Room, packet: Packet) -> Packet | None:
         return None
     if floating is not None:
         gone = f"no rule translates floating IP {floating.floating} to {floating.fixed} (declared at {floating.origin})"
-        room.lost(f"for floating IP {packet.to}", gone)
+        room.lost(f"for floating IP {packet.to}", gone, kinds=_NAT)
         return None
     options = room.scene.topology.options.metadata
     if options and (packet.to, packet.protocol, packet.port) == (metadata.ADDRESS, "tcp", metadata.PORT):
-        room.lost("for the metadata service", f"no rule redirects it to the proxy at port {options.port}")
+        room.lost("for the metadata service", f"no rule redirects it to the proxy at port {options.port}", kinds=_NAT)
         return None
     return packet
 
@@ -174,6 +177,7 @@ def _for_itself(room: _Room, packet: Packet, way: Way) -> Asking[Delivered | Non
                 f"is for {room.name} itself",
                 f"nobody listens at {packet.protocol} port {packet.port} in {room.name}",
                 evidence=(route,),
+                kinds=("service",),
             )
             return None
     room.diary.tell(f"is for {room.name} itself", route, doubts=_unjudged(verdict))
@@ -220,7 +224,7 @@ def _source(room: _Room, packet: Packet, way: Way, out: Port) -> Packet | None:
         room.lost("is to leave", "a rule of nat POSTROUTING drops it", evidence=(_rule(room, verdict),))
         return None
     if missing := _untranslated(room.router, packet, out):
-        room.lost("leaves with its inner source", missing)
+        room.lost("leaves with its inner source", missing, kinds=_NAT)
         return None
     return packet
 
@@ -259,7 +263,10 @@ def _route(room: _Room, way: Way) -> Evidence:
         spec = resource.spec
         if isinstance(spec, RouteSpec) and (spec.namespace, spec.to) == (room.name, to):
             return room.scene.evidence(resource.id, text)
-        if isinstance(spec, AddressSpec) and (spec.namespace, spec.dev) == (room.name, way.dev):
-            if str(ip_network(spec.address, strict=False)) == to:
-                return room.scene.evidence(resource.id, text)
+        if isinstance(spec, AddressSpec) and (spec.namespace, spec.dev, _subnet(spec)) == (room.name, way.dev, to):
+            return room.scene.evidence(resource.id, text)
     return Evidence(text)
+
+
+def _subnet(spec: AddressSpec) -> str:
+    return str(ip_network(spec.address, strict=False))

@@ -20,7 +20,7 @@ from desired.network.words import Names
 from desired.resource import Resource, ResourceId, Resources
 
 _PREFIXES = {Owner.ROUTER_INTERFACE: "qr-", Owner.ROUTER_GATEWAY: "qg-"}
-_SHOWN = 5
+_SHOWN = 3
 """Things that are not as declared which one hop lists."""
 
 _Key = tuple[str, int, frozenset[tuple[str, str]]]
@@ -64,15 +64,19 @@ class Scene:
         return Evidence(text or str(rid), str(rid), origin, self.wrong.get(rid, ""))
 
     def not_right(self, concerns: Callable[[ResourceId], bool], *, first: Iterable[str] = ()) -> tuple[str, ...]:
-        """Sentences on what is not as declared; those that mention one of `first` stand at the head."""
+        """Sentences on what is not as declared: in the order of `first` what mentions these, what only waits last."""
         words = tuple(first)
+
+        def rank(rid: ResourceId) -> int:
+            return next((at for at, word in enumerate(words) if word in str(rid)), len(words))
+
         found = sorted(
             (rid for rid in self.wrong if concerns(rid)),
-            key=lambda rid: (not any(word in rid.name for word in words), rid),
+            key=lambda rid: ("waits for" in self.wrong[rid], rank(rid), rid),
         )
-        said = [f"{rid} is not as declared: {self.wrong[rid]}{self._declared(rid)}" for rid in found[:_SHOWN]]
+        said = [f"not as declared: {rid}: {self.wrong[rid]}{self._declared(rid)}" for rid in found[:_SHOWN]]
         if len(found) > _SHOWN:
-            said.append(f"{len(found) - _SHOWN} more that may matter are not as declared: reconcile status -v")
+            said.append(f"not as declared either: {len(found) - _SHOWN} more here, see 'reconcile status -v'")
         return tuple(said)
 
     def _declared(self, rid: ResourceId) -> str:
@@ -91,7 +95,8 @@ class Scene:
         return Evidence(text, str(resource.id), str(resource.origin), self.wrong.get(resource.id, ""))
 
     def _named(self, step: Step) -> str:
-        actions = tuple(re.sub(r"\boutput:(\d+)", lambda m: self._out(step, m), action) for action in step.actions)
+        short = (re.sub(r"^learn\(table=(\d+).*\)$", r"learn(into table \1)", action) for action in step.actions)
+        actions = tuple(re.sub(r"\boutput:(\d+)", lambda m: self._out(step, m), action) for action in short)
         return str(Step(step.bridge, step.table, self._named_match(step), step.priority, actions))
 
     def _out(self, step: Step, found: re.Match[str]) -> str:
@@ -143,9 +148,9 @@ def holder(topology: Topology, network: Network, ip: str) -> Port | None:
         if any(address.ip == ip for address in port.addresses):
             return port
     for router in topology.routers.values():
-        if router.gateway is not None and router.gateway.network == network.id:
-            if any(floating.floating == ip for floating in router.floating):
-                return router.gateway
+        outside = router.gateway
+        if outside is not None and outside.network == network.id and any(f.floating == ip for f in router.floating):
+            return outside
     return None
 
 

@@ -25,7 +25,7 @@ class Packet:
 
     def words(self) -> str:
         what = {"icmp": "a ping"}.get(self.protocol, f"{self.protocol.upper()} to port {self.port}")
-        return f"{what} from {self.source or 'nowhere'} to {self.to}"
+        return f"{what} from {self.source} to {self.to}" if self.source else f"{what} to {self.to}"
 
 
 @dataclass(frozen=True, slots=True)
