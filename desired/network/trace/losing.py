@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from desired.kinds.ovs import PortSpec
 from desired.network.here import PATCH_INT, PATCH_TUN, patch_name
 from desired.network.topology import Network
 from desired.network.trace.aim import Aim, Frame, is_nic
@@ -23,17 +24,10 @@ def lost(scene: Scene, aim: Aim, told: Forwarding) -> Iterator[str]:
             return
     for end in told.unrouted:
         yield f"Open vSwitch knows no route to {end}, the other end of the tunnel"
-    if aim.physical:
-        here = [device for device in scene.switch.devices.values() if device.bridge == aim.physical]
-        if not any(is_nic(device) for device in here):
-            yield f"no NIC is a port of {aim.physical}"
-            return
-    vlan = scene.names.vlans.get(aim.port.network) if aim.port is not None else None
-    if aim.device is not None and aim.device.tag != vlan:
-        yield f"{aim.device.name} has tag {aim.device.tag}; its network is local VLAN {vlan}"
+    absent = _absent(scene, aim)
+    if absent:
+        yield absent
         return
-    if aim.remote and not any(device.remote_ip == aim.remote for device in scene.switch.devices.values()):
-        yield f"there is no tunnel to {aim.node} ({aim.remote})"
     last = next((step for step in reversed(told.steps) if step.bridge == aim.chain[-1]), None)
     if last is None:
         yield f"no flow of {aim.chain[-1]} was met"
@@ -42,6 +36,20 @@ def lost(scene: Scene, aim: Aim, told: Forwarding) -> Iterator[str]:
     elif not told.unrouted:
         whither = aim.device.name if aim.device else aim.remote or f"the NIC of {aim.physical}"
         yield f"nothing on {last.bridge} sends it to {whither}; the last flow it meets is in {_where(last)}"
+
+
+def _absent(scene: Scene, aim: Aim) -> str:
+    """What is not there at the end of its way, or is not as it has to be; '' when it is."""
+    devices = scene.switch.devices.values()
+    if aim.device is not None and aim.port is not None:
+        vlan = scene.names.vlans.get(aim.port.network)
+        wrong = f"{aim.device.name} has tag {aim.device.tag}; its network is local VLAN {vlan}"
+        return "" if aim.device.tag == vlan else wrong
+    if aim.physical and not any(device.bridge == aim.physical and is_nic(device) for device in devices):
+        return f"no NIC is a port of {aim.physical}"
+    if aim.remote and not any(device.remote_ip == aim.remote for device in devices):
+        return f"there is no tunnel to {aim.node} ({aim.remote})"
+    return ""
 
 
 def _where(step: Step) -> str:
@@ -99,12 +107,12 @@ def not_right(scene: Scene, frame: Frame, chain: Iterable[str], mac: str) -> tup
     """What is not as declared on these bridges."""
     bridges = set(chain)
     flows = tuple(f"flow/{bridge}/" for bridge in bridges)
-    names = {PATCH_INT, PATCH_TUN, frame.device.name, *bridges}
-    names |= {patch_name(prefix, bridge) for prefix in ("int-", "phy-") for bridge in bridges}
+    names = {frame.device.name, *bridges}
 
     def concerns(rid: ResourceId) -> bool:
-        tunnel = rid.kind == "port" and rid.name.startswith(("gre-", "vxlan-", "geneve-"))
-        return f"{rid}".startswith(flows) or rid.name in names or tunnel
+        resource = scene.resources.get(rid)
+        port = resource is not None and isinstance(resource.spec, PortSpec) and resource.spec.bridge in bridges
+        return port or str(rid).startswith(flows) or rid.name in names
 
     key, vlan = frame.network.spec.segmentation_id, scene.names.vlans.get(frame.network.id)
     return scene.not_right(concerns, first=("port/", mac, f"tun_id={key}", f"dl_vlan={vlan}"))

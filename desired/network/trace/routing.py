@@ -92,8 +92,9 @@ def routed(scene: Scene, diary: Diary, router: Router, port: Port, packet: Packe
         return None
     way = yield from ask(AskRoute(name, translated.to, translated.source, dev))
     if way.refused:
-        missing_route = f"no route to {translated.to} in {name}: {way.refused}"
-        room.lost(f"is to be routed to {translated.to}", missing_route, kinds=("route", "address"))
+        refused = f"no route to {translated.to} in {name}: {way.refused}"
+        missing = (refused,) if inside.forwards else (_not_forwarding(name, packet), refused)
+        room.lost(f"is to be routed to {translated.to}", *missing, kinds=("route", "address", "sysctl"))
         return None
     if way.local:
         return (yield from _for_itself(room, translated, way))
@@ -194,7 +195,7 @@ def _onward(room: _Room, packet: Packet, way: Way) -> Onward | None:
     route = _route(room, way)
     sentence = f"is routed {to}"
     if not room.inside.forwards:
-        room.lost(sentence, f"{room.name} does not forward: ip_forward is 0", evidence=(route,))
+        room.lost(sentence, _not_forwarding(room.name, packet), evidence=(route,), kinds=("sysctl",))
         return None
     if out is None:
         room.lost(sentence, f"{way.dev} is no port of router {room.router.name}", evidence=(route,))
@@ -209,6 +210,10 @@ def _onward(room: _Room, packet: Packet, way: Way) -> Onward | None:
     room.diary.tell(sentence, route, doubts=_unjudged(verdict))
     translated = _source(room, packet, way, out)
     return None if translated is None else Onward(translated, out, way.via or packet.to)
+
+
+def _not_forwarding(name: str, packet: Packet) -> str:
+    return f"{name} does not forward: {'ip_forward' if packet.version == 4 else 'ipv6.conf.all.forwarding'} is 0"
 
 
 def _source(room: _Room, packet: Packet, way: Way, out: Port) -> Packet | None:

@@ -76,7 +76,7 @@ def test_every_verb_explains_itself(capsys, verb):
 
 def test_every_verb_of_the_design_is_there():
     of_the_design = "run plan approve pause resume validate render schema config status history events log-level doctor"
-    of_the_design += " release support explain fleet"
+    of_the_design += " release support explain trace fleet"
     assert sorted(of_the_design.split()) == VERBS
 
 
