@@ -5,17 +5,21 @@ The words are `desired.network.explain`'s; what is declared comes from the runni
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from desired.resource import ResourceId
+from reconciler.contract import ResourceStatus
 from reconciler.doors.client import DaemonAbsentError
 from reconciler.doors.options import OutputOption
 from reconciler.doors.session import Session
 from reconciler.doors.show import Line, Lines
 from reconciler.doors.stored import TreeError, as_problems
+from reconciler.doors.words import clean
 from reconciler.errors import ConfigError
-from reconciler.report import Declared, ExitCode
+from reconciler.report import Declared, ExitCode, NodeStatus
 
 if TYPE_CHECKING:
     from desired.network.explain import Explained
@@ -45,9 +49,9 @@ def explain(
 
     session: Session = ctx.obj
     session.take(output)
-    resources, names, note = _what_is_there(session)
+    resources, names, wrong, note = _what_is_there(session)
     try:
-        found = told(what, resources, names)
+        found = told(what, resources, names, wrong)
     except LookupError as error:
         raise ConfigError(str(error.args[0])) from error
     if session.as_json:
@@ -57,8 +61,8 @@ def explain(
     return ExitCode.CONVERGED
 
 
-def _what_is_there(session: Session) -> tuple[Resources, Names, str]:
-    """The resources, what names stand for, and a sentence when it is not from the running node."""
+def _what_is_there(session: Session) -> tuple[Resources, Names, Mapping[ResourceId, str], str]:
+    """The resources, what names stand for, what is not right, and a sentence when it is not from the running node."""
     from desired.network.build import build  # noqa: PLC0415
     from desired.network.words import Names  # noqa: PLC0415
 
@@ -70,8 +74,17 @@ def _what_is_there(session: Session) -> tuple[Resources, Names, str]:
             raise TreeError(as_problems(composed.loaded.problems)) from None
         names = Names(build(composed.model), composed.allocations.vlans, session.settings.node)
         note = "no daemon runs here: this is what the YAML says; local VLANs are those of an empty node"
-        return {resource.id: resource for resource in composed.loaded.resources}, names, note
-    return (*of_daemon(declared), "")
+        return {resource.id: resource for resource in composed.loaded.resources}, names, {}, note
+    return (*of_daemon(declared), not_right(session.client.status()), "")
+
+
+def not_right(status: NodeStatus) -> Mapping[ResourceId, str]:
+    """Why each thing is not right that is not."""
+    return {each.resource: _why(each) for each in status.not_right}
+
+
+def _why(status: ResourceStatus) -> str:
+    return clean(f"{status.reason} [withheld by {status.gate}]" if status.gate else status.reason)
 
 
 def of_daemon(declared: Declared) -> tuple[Resources, Names]:
@@ -91,17 +104,30 @@ def _lines(found: Explained, note: str) -> Lines:
         yield Line(note, "yellow")
     for sentence in found.subject:
         yield Line(sentence, "bold")
+    place = ""
     for told in found.told:
+        if told.place != place:
+            place = told.place
+            yield Line(place, "cyan")
         yield Line(f"  {told.resource}")
         yield Line(f"      {told.words}")
         yield Line(f"      from {told.origin}" + (f" ({told.origin.path})" if told.origin.path else ""), "dim")
+        if told.wrong:
+            yield Line(f"   !! not as declared: {told.wrong}", "red")
     if not found.told:
         yield Line("nothing on this node serves it")
 
 
 def _as_data(found: Explained) -> dict[str, object]:
     told = [
-        {"resource": str(one.resource), "words": one.words, "origin": str(one.origin), "path": one.origin.path}
+        {
+            "resource": str(one.resource),
+            "words": one.words,
+            "place": one.place,
+            "origin": str(one.origin),
+            "path": one.origin.path,
+            "not_right": one.wrong,
+        }
         for one in found.told
     ]
     return {"subject": list(found.subject), "resources": told}

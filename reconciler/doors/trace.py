@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reconciler.contract import ResourceStatus
-from reconciler.doors import words
 from reconciler.doors.options import OutputOption
 from reconciler.doors.session import Session
 from reconciler.doors.show import Line, Lines
@@ -83,16 +81,11 @@ def _followed(session: Session, asked: Any) -> Traced:
 
 def _scene(session: Session) -> Scene:
     from desired.network.trace.scene import Scene  # noqa: PLC0415
-    from reconciler.doors.explain import of_daemon  # noqa: PLC0415
+    from reconciler.doors.explain import not_right, of_daemon  # noqa: PLC0415
 
     client = session.daemon("a trace")
     resources, names = of_daemon(client.declared())
-    wrong = {status.resource: _why(status) for status in client.status().not_right}
-    return Scene(names, resources, wrong)
-
-
-def _why(status: ResourceStatus) -> str:
-    return words.clean(f"{status.reason} [withheld by {status.gate}]" if status.gate else status.reason)
+    return Scene(names, resources, not_right(client.status()))
 
 
 def _lines(found: Traced) -> Lines:

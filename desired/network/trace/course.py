@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from desired.network import dnsmasq
+from desired.network.calling import device_name, own_namespace, ports_called
 from desired.network.here import patch_name
 from desired.network.model import TUNNELLED
 from desired.network.topology import Network, Port
 from desired.network.trace.aim import AtHost, AtNode, AtPort, Frame, Landing, Outside
 from desired.network.trace.questions import Asking, AskInside, AskListening, AskSwitch, Device, ask
 from desired.network.trace.routing import Delivered, routed
-from desired.network.trace.scene import Scene, device_name, holder, own_namespace, ports_called
+from desired.network.trace.scene import Scene, holder
 from desired.network.trace.sender import sent, source_of
 from desired.network.trace.switching import switched
 from desired.network.trace.told import Diary, Packet, Traced

@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 
 from desired.kinds.namespace import AddressSpec, RouteSpec
 from desired.network import metadata
+from desired.network.calling import device_name
 from desired.network.topology import Port, Router
 from desired.network.trace.netfilter import Rules, Seen, Verdict, read_rules
 from desired.network.trace.questions import (
@@ -21,7 +22,7 @@ from desired.network.trace.questions import (
     Way,
     ask,
 )
-from desired.network.trace.scene import Scene, device_name
+from desired.network.trace.scene import Scene
 from desired.network.trace.told import Diary, Evidence, Packet
 from desired.network.words import router_words
 from desired.resource import ResourceId

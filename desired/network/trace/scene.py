@@ -1,6 +1,6 @@
 """What a trace knows before it asks: the model, what is declared on this node, and what of it is not right.
 
-Also the finding of ports by whatever a person calls them, and of the declared flow behind one that a packet met.
+Also the finding of the declared flow behind one that a packet met.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from desired.kinds.openflow import FlowSpec, split_flow
-from desired.network.hosts import PREFIX as HOST_PREFIX
-from desired.network.hosts import namespace_of
+from desired.network.calling import device_name
 from desired.network.model import Owner
 from desired.network.topology import Network, Port, Router, Topology
 from desired.network.trace.questions import Device, Step, Switch
@@ -19,7 +18,7 @@ from desired.network.trace.told import Evidence
 from desired.network.words import Names
 from desired.resource import Resource, ResourceId, Resources
 
-_PREFIXES = {Owner.ROUTER_INTERFACE: "qr-", Owner.ROUTER_GATEWAY: "qg-"}
+_ROUTERS = frozenset({Owner.ROUTER_INTERFACE, Owner.ROUTER_GATEWAY})
 _SHOWN = 3
 """Things that are not as declared which one hop lists."""
 
@@ -51,7 +50,7 @@ class Scene:
         return self.topology.networks[port.network]
 
     def router_of(self, port: Port) -> Router | None:
-        return self.topology.routers.get(port.device) if port.owner in _PREFIXES else None
+        return self.topology.routers.get(port.device) if port.owner in _ROUTERS else None
 
     def device_of(self, port: Port) -> Device | None:
         """The device of a port on this node: by its iface-id, else by its name."""
@@ -109,37 +108,6 @@ class Scene:
             return f"in_port={device.name}" if device else found.group(0)
 
         return re.sub(r"\bin_port=(\d+)", named, step.match)
-
-
-def device_name(port: Port) -> str:
-    return port.device_name(_PREFIXES.get(port.owner, "tap"))
-
-
-def own_namespace(port: Port) -> tuple[str, str] | None:
-    """The namespace that we made for a port, and the name of its device there; None for an instance of others."""
-    name = device_name(port)
-    if port.owner in _PREFIXES:
-        return f"qrouter-{port.device}", name
-    if port.owner is Owner.DHCP:
-        return f"qdhcp-{port.network}", name
-    if port.plug == "namespace":
-        return namespace_of(port), "eth0"
-    return None
-
-
-def ports_called(topology: Topology, text: str) -> list[Port]:
-    """The ports that are called so: by name, id, MAC, address, device or namespace."""
-    asked = text.strip().lower()
-    return [
-        port for network in topology.networks.values() for port in network.ports if asked in called(port)
-    ]  # fmt: skip
-
-
-def called(port: Port) -> frozenset[str]:
-    """All that a port is called."""
-    devices = {port.device_name(prefix) for prefix in ("tap", "qr-", "qg-", "qvo", "qvb", "qbr")}
-    spaces = {namespace_of(port).lower()} if namespace_of(port).startswith(HOST_PREFIX) else set()
-    return frozenset({port.name.lower(), port.id, port.mac, *(a.ip for a in port.addresses), *devices, *spaces})
 
 
 def holder(topology: Topology, network: Network, ip: str) -> Port | None:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from desired.network import dnsmasq
+from desired.network.calling import own_namespace
 from desired.network.model import Owner
 from desired.network.topology import Address, Network, Port
 from desired.network.trace.questions import Asking, AskInside, AskRoute, ask
-from desired.network.trace.scene import Scene, own_namespace
+from desired.network.trace.scene import Scene
 from desired.network.trace.told import Diary, Evidence, Packet
 
 
