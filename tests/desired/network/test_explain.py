@@ -96,16 +96,16 @@ def test_every_number_in_a_flow_is_told_for_what_it_is(layout: str) -> None:
             f"table=20,priority=2,dl_vlan=2,dl_dst={MACS['vm1']},actions=strip_vlan,set_tunnel:1,output:gre-0a0a0a1e",
             (
                 "on br-tun, table 20 (to a MAC whose node is known): what is in local VLAN 2 (network one) and is for "
-                f"{MACS['vm1']} (port vm1, on node compute): loses its VLAN tag, gets tunnel key 1 (network one) and goes "
-                "out at gre-0a0a0a1e (the tunnel to compute)"
+                f"{MACS['vm1']} (port vm1, on node compute): loses its VLAN tag, gets tunnel key 1 "
+                "(network one) and goes out at gre-0a0a0a1e (the tunnel to compute)"
             ),
         ),
         (
             "br-int",
             f"priority=3,in_port=int-br-ex,dl_vlan=7,actions=mod_vlan_vid:{SEVEN},NORMAL",
             (
-                "on br-int: what comes in at int-br-ex (the patch to br-ex) and is in VLAN 7 outside (network seven): gets "
-                f"local VLAN {SEVEN} (network seven) and is switched as in any learning switch"
+                "on br-int: what comes in at int-br-ex (the patch to br-ex) and is in VLAN 7 outside "
+                f"(network seven): gets local VLAN {SEVEN} (network seven) and is switched as in any learning switch"
             ),
         ),
         (
@@ -117,16 +117,16 @@ def test_every_number_in_a_flow_is_told_for_what_it_is(layout: str) -> None:
             "br-x",
             "in_port=3,tcp,tp_dst=80,actions=mod_nw_dst:10.0.0.1,dec_ttl,group:4",
             (
-                "on br-x: what comes in at 3, is TCP and has tp_dst 80: is for 10.0.0.1 from now on, lives one hop less "
-                "and goes through group 4"
+                "on br-x: what comes in at 3, is TCP and has tp_dst 80: is for 10.0.0.1 from now on, lives "
+                "one hop less and goes through group 4"
             ),
         ),
         (
             "br-x",
             "actions=move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],LOCAL",
             (
-                "on br-x: anything else has its NXM_OF_ETH_SRC copied to NXM_OF_ETH_DST and goes to this machine itself, "
-                "by br-x"
+                "on br-x: anything else has its NXM_OF_ETH_SRC copied to NXM_OF_ETH_DST and goes to this "
+                "machine itself, by br-x"
             ),
         ),
         ("br-x", "actions=note:00.11", "on br-x: anything else gets note:00.11"),
