@@ -30,13 +30,43 @@ class Example:
     before: str = ""
     """A shell script that every node runs before its daemon starts: what other hands would have made there."""
     settings: str = ""
-    packages: tuple[str, ...] = ()
-    """What it needs besides what ``./demo`` installs for all."""
 
     @property
     def directory(self) -> Path:
         return EXAMPLES / self.name
 
+
+_SECOND_PROVIDER = """
+ip netns add provider2; ip link add uplink2 type veth peer name eth0 netns provider2
+ip link set uplink2 up; ip -n provider2 link set eth0 up; ip -n provider2 addr add 198.51.100.1/24 dev eth0
+ip netns exec provider2 ethtool -K eth0 tx off >/dev/null
+"""
+"""The router of a second provider, at the end of a cable that the lab does not have: uplink2."""
+
+_DISTRIBUTION = """
+ip addr add 203.0.113.20/24 dev eth2
+mkdir -p /etc/nova /etc/neutron
+cat >/etc/nova/nova.conf <<'TEXT'
+# Packaged.
+[DEFAULT]
+verbose = True
+vnc_enabled = True
+
+[spice]
+# enabled = False
+TEXT
+cat >/etc/neutron/l3_agent.ini <<'TEXT'
+# Packaged.
+[DEFAULT]
+external_network_bridge = br-ex
+TEXT
+printf '[Service]\\nExecStart=/bin/sleep infinity\\n' >/usr/lib/systemd/system/neutron-l3-agent.service
+iptables -A INPUT -i lo -j ACCEPT
+iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A INPUT -p tcp --dport 22 -j ACCEPT
+iptables -A INPUT -j REJECT --reject-with icmp-host-prohibited
+"""
+"""What a distribution's packages and its firewall leave on a node."""
 
 ALL = {
     example.name: example
@@ -47,6 +77,25 @@ ALL = {
             teller="network",
             outside=("ip address add 10.6.0.1/15 dev eth0",),
             settings='[mqtt]\nurl = "mqtt://172.31.0.10"\n',
+        ),
+        Example(
+            name="all-in-one-external",
+            nodes=("all-in-one",),
+            teller="all-in-one",
+            before=_SECOND_PROVIDER,
+        ),
+        Example(
+            name="single-host-proxy-arp",
+            nodes=("host",),
+            teller="host",
+            outside=("ip route add 192.168.77.0/24 via 203.0.113.2",),
+        ),
+        Example(
+            name="console-and-config",
+            nodes=("node",),
+            teller="node",
+            wants=(),
+            before=_DISTRIBUTION,
         ),
     )
 }
