@@ -58,8 +58,9 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, kind: str) -> str:
-    """``2 bridges``, ``1 held port``."""
-    return f"{number} {kind.replace('_', ' ')}{'' if number == 1 else 's'}"
+    """``2 bridges``, ``1 held port``, ``3 addresses``."""
+    plural = "es" if kind.endswith("s") else "s"
+    return f"{number} {kind.replace('_', ' ')}{'' if number == 1 else plural}"
 
 
 def clock(at: float) -> str:

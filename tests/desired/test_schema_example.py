@@ -1,4 +1,4 @@
-"""The shipped example on a real Open vSwitch: every port comes up, every flow is accepted, by public tools alone."""
+"""A network node written by hand on a real Open vSwitch: every port comes up, every flow is accepted, by public tools alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from desired.kinds.sections import SECTIONS
 from desired.schema import load_tree
 from tests.ovs import PrivateOvs
 
-EXAMPLE = Path(__file__).parents[2] / "desired" / "examples" / "three-node-gre"
+EXAMPLE = Path(__file__).parent / "network-node"
 
 
 def build(ovs: PrivateOvs) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from desired.resource import Mode, Origin, Resource, ResourceId, Spec
 from desired.schema import dump_resources, json_schema, load_tree, read_file
 from desired.snapshot import Snapshot
 
-EXAMPLE = Path(__file__).parents[2] / "desired" / "examples" / "three-node-gre"
+EXAMPLE = Path(__file__).parent / "network-node"
 GOLDEN = Path(__file__).parent / "golden"
 
 lines = st.text(

@@ -2,6 +2,7 @@
 #
 #   need_root            end with a message unless this is root on a Debian-like system
 #   need_packages P…     install what is missing of these packages, with nothing started or enabled (install.sh)
+#   example_packages E   what the example E needs besides BASE_PACKAGES
 #   need_venv [EXTRA]    .venv with the project (editable) and its extra, as constraints.txt pins them
 #   need_neutron         .venv-neutron with the Neutron server that tests follow, as tests/neutron-constraints.txt pins it
 #
@@ -9,8 +10,8 @@
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
-BASE_PACKAGES="python3 python3-venv ca-certificates openvswitch-switch iptables iproute2 iputils-ping procps"
-CHECK_PACKAGES="$BASE_PACKAGES mosquitto postgresql prometheus mariadb-server rabbitmq-server systemd dbus ethtool openssl curl dnsmasq-base haproxy radvd udhcpc isc-dhcp-client ndisc6"
+BASE_PACKAGES="python3 python3-venv ca-certificates openvswitch-switch iptables iproute2 iputils-ping procps systemd dbus ethtool dnsmasq-base mosquitto rabbitmq-server"
+CHECK_PACKAGES="$BASE_PACKAGES postgresql prometheus mariadb-server openssl curl haproxy radvd udhcpc isc-dhcp-client ndisc6 keepalived tcpdump"
 
 say() {
     echo "$(basename "$0"): $*" >&2
@@ -39,6 +40,12 @@ need_packages() {
     # shellcheck disable=SC2086 # a list of words
     unshare --mount --propagation private sh tests/lab/install.sh $missing ||
         die "the packages above are needed and could not be installed"
+}
+
+example_packages() {
+    case $1 in
+        ha-services) echo keepalived mariadb-server ;;
+    esac
 }
 
 need_python() {

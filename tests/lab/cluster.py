@@ -185,9 +185,14 @@ class Node:
     def _inside(self, argv: Sequence[str]) -> tuple[str, ...]:
         if not self.pid:
             raise BootError(f"{self.name} is switched off")
-        enter = ("nsenter", f"--target={self.pid}", *_NAMESPACES, "--wdns=/root", "--")
-        environment = ("env", f"PATH={_PATH}", "HOME=/root", "LC_ALL=C.UTF-8")
-        return ("setpriv", f"--bounding-set={_WITHOUT}", *enter, *environment, *argv)
+        return inside(self.pid, argv)
+
+
+def inside(pid: int, argv: Sequence[str], *environment: str) -> tuple[str, ...]:
+    """An argv that runs another one, as root, in the node whose systemd has this pid on the machine."""
+    enter = ("nsenter", f"--target={pid}", *_NAMESPACES, "--wdns=/root", "--")
+    variables = ("env", f"PATH={_PATH}", "HOME=/root", "LC_ALL=C.UTF-8", *environment)
+    return ("setpriv", f"--bounding-set={_WITHOUT}", *enter, *variables, *argv)
 
 
 @dataclass(slots=True)

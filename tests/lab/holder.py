@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATIENCE = 10.0
+_NEW_NAMESPACE = 60.0
+"""The kernel makes none while it takes others down, and there may be hundreds of these."""
 _SETUP = """
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && echo ready
 while read -r line; do eval "$line"; done
@@ -128,7 +130,7 @@ class Holder:
             start_new_session=True,
         )
         self.pid = self._shell.pid
-        if self._answer() != "ready":
+        if self._answer(_NEW_NAMESPACE) != "ready":
             self.close()
             raise RuntimeError("could not set up a network and a mount namespace (its stderr is above)")
 
@@ -176,8 +178,8 @@ class Holder:
             self._shell.stdin.flush()
             return self._answer()
 
-    def _answer(self) -> str:
+    def _answer(self, patience: float = PATIENCE) -> str:
         pipe = self._shell.stdout
-        if pipe is None or not select.select([pipe], [], [], PATIENCE)[0]:
-            raise TimeoutError(f"the holder shell did not answer within {PATIENCE} s")
+        if pipe is None or not select.select([pipe], [], [], patience)[0]:
+            raise TimeoutError(f"the holder shell did not answer within {patience} s")
         return pipe.readline().strip()

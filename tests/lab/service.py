@@ -26,8 +26,13 @@ def enable(node: Node, desired: str, settings: str = SETTINGS) -> None:
 
 def place(node: Node, desired: str, settings: str = SETTINGS) -> None:
     """As `enable`, without waiting for it."""
-    node.write("/etc/reconciler/reconciler.toml", settings)
     node.write(DESIRED, desired)
+    boot(node, settings)
+
+
+def boot(node: Node, settings: str = SETTINGS) -> None:
+    """Put the shipped unit and settings on a node whose YAML is there, and let it start."""
+    node.write("/etc/reconciler/reconciler.toml", settings)
     unit = (CHECKOUT / "systemd/reconciler.service").read_text(encoding="utf-8")
     node.write("/etc/systemd/system/reconciler.service", unit)
     node.sh("systemctl daemon-reload; systemctl enable reconciler; systemctl start --no-block reconciler")

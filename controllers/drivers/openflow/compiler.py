@@ -20,6 +20,7 @@ from controllers.drivers.openflow.codec import Type
 from controllers.drivers.openflow.flows import Flow, FlowKey
 from controllers.drivers.openflow.ofctl import Ofctl
 from controllers.drivers.openflow.prerequisites import dropped
+from controllers.drivers.openflow.vlan_tags import ambiguous, rewritten
 from reconciler.errors import DriverError
 
 _T = TypeVar("_T")
@@ -109,7 +110,18 @@ class FlowCompiler:
         `awaited` are names that may yet become ports: a text that uses one is at fault for the missing port.
         """
         # "add" comes first: no text can be read as another command
-        return await self._translate(texts, ports, awaited, _Kind("add-flows", "add cookie={},{}", _flow_meaning))
+        kind = _Kind("add-flows", "add cookie={},{}", _flow_meaning)
+        results = await self._translate(texts, ports, awaited, kind)
+        meant = {
+            text: rewritten(text)
+            for text, result in results.items()
+            if isinstance(result, Compiled) and ambiguous(text, result.key.match)
+        }
+        if not meant:
+            return results
+        again = await self._translate(meant.values(), ports, awaited, kind)
+        # in write_actions, which 1.0 has not, there is no load, and what 1.4 makes of it is meant
+        return results | {text: again[other] for text, other in meant.items() if isinstance(again[other], Compiled)}
 
     async def compile_groups(
         self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str] = ()
@@ -118,7 +130,9 @@ class FlowCompiler:
         wanted = list(texts)
         cut = [text for text in wanted if "selection_method" in text]
         kind = _Kind("add-groups", "add group_id={},{}", group_body)
-        results = await self._translate((text for text in wanted if text not in cut), ports, awaited, kind)
+        meant = {text: rewritten(text) for text in wanted if text not in cut}
+        compiled = await self._translate(meant.values(), ports, awaited, kind)
+        results = {text: compiled[other] for text, other in meant.items()}
         # ovs-ofctl leaves the property out without a word, as it exists in OpenFlow 1.5 only
         return results | {text: CompileFault("selection_method needs OpenFlow 1.5, and 1.4 is spoken") for text in cut}
 

@@ -18,18 +18,18 @@ def dropped(text: str, match: bytes) -> str:
     """Why the compiled `match` cannot be what `text` means; '' when nothing was dropped."""
     head = re.split(r"(?:^|[\s,])actions?\s*=", text, maxsplit=1, flags=re.IGNORECASE)[0]
     named = [part.split("=", 1)[0].strip().lower() for part in re.split(r"[\s,]+", head) if "=" in part]
-    fields = _fields(match)
+    present = fields(match)
     for name in named:
         if name in _NO_FIELD:
             continue
-        if _NEEDS_ETHER.match(name) and _ETH_TYPE not in fields:
+        if _NEEDS_ETHER.match(name) and _ETH_TYPE not in present:
             return f"{name} would be left out in silence: the flow does not say of which protocol (ip, ipv6, arp, …)"
-        if _NEEDS_PROTO.match(name) and _IP_PROTO not in fields:
+        if _NEEDS_PROTO.match(name) and _IP_PROTO not in present:
             return f"{name} would be left out in silence: the flow does not say of which protocol (tcp, udp, icmp, …)"
     return ""
 
 
-def _fields(match: bytes) -> frozenset[int]:
+def fields(match: bytes) -> frozenset[int]:
     """Numbers of the basic OXM fields in a match."""
     found, at = set(), 0
     while at + 4 <= len(match):
