@@ -40,6 +40,9 @@ SETTLE = 0.5
 """Seconds that a changed file must have been left alone before the restart: several edits are one restart."""
 HAND_OVER = 0.2
 """Seconds for which a unit with Restart= looks dead before systemd says that it will restart it."""
+ENTERING = 1.0
+"""Seconds after a start in which its process may still be outside its namespace: systemd forks first, enters then."""
+
 WAIT = 5.0
 """Seconds after which a unit that systemd is at work on is looked at again, should no event come."""
 _NO_INSTALL = frozenset({"static", "generated", "transient"})
@@ -298,7 +301,11 @@ def _outdated(draft: _Draft, view: View, spec: ServiceSpec, *, written: bool) ->
 
 def _displaced(draft: _Draft, spec: ServiceSpec) -> bool:
     """Does it run in a namespace that was there before? It is of no use to anybody, and is started in the new one."""
-    match draft.observed.place:
+    observed = draft.observed
+    age = observed.wall - observed.unit.started
+    match observed.place:
+        case Place.ELSEWHERE if 0 <= age < ENTERING:
+            draft.find(Outcome.PENDING, f"it was started just now, on its way into {spec.namespace}", ENTERING - age)
         case Place.ELSEWHERE:
             why = f"it does not run in the present namespace {spec.namespace}"
             draft.step(why, Restart(fault=False), disruption=Disruption.BRIEF)

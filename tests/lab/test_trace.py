@@ -1,4 +1,4 @@
-"""`reconcile trace` and `explain` on two booted nodes that are made from one model: what they say, and what traffic does.
+"""`reconcile trace` and `explain` on two booted nodes made from one model: what they say, and what traffic does.
 
 outside 203.0.113.1 ── eth2, br-ex ── [qrouter] ── br-int ── br-tun ═══ GRE ═══ br-tun ── br-int ── [qvm-vm1], [qvm-vm2]
                                       network                                  compute

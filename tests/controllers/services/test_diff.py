@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -172,6 +173,10 @@ def test_a_unit_in_a_namespace_that_was_made_anew_is_restarted_there() -> None:
     spec = {"namespace": "q"}
     assert not planned(spec, running(), Health(), Tries(), place=Place.THERE)
     assert steps(planned(spec, running(), Health(), Tries(), place=Place.ELSEWHERE)) == (Restart(fault=False),)
+    just_started = replace(running(), started=WALL - 0.1)
+    early = planned(spec, just_started, Health(), Tries(), place=Place.ELSEWHERE)
+    assert not early.groups
+    assert early.findings[0].recheck is not None  # on its way into it, as systemd starts a unit
 
 
 @given(units, healths, tries)
