@@ -43,7 +43,15 @@ ip netns exec provider2 ethtool -K eth0 tx off >/dev/null
 """
 """The router of a second provider, at the end of a cable that the lab does not have: uplink2."""
 
-_DISTRIBUTION = """
+_FIREWALL = """
+iptables -A INPUT -i lo -j ACCEPT
+iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A INPUT -p tcp --dport 22 -j ACCEPT
+iptables -A INPUT -j REJECT --reject-with icmp-host-prohibited
+"""
+"""As a distribution has it: everything but what is named is rejected at the end of INPUT."""
+
+_DISTRIBUTION = f"""{_FIREWALL}
 ip addr add 203.0.113.20/24 dev eth2
 mkdir -p /etc/nova /etc/neutron
 cat >/etc/nova/nova.conf <<'TEXT'
@@ -61,12 +69,8 @@ cat >/etc/neutron/l3_agent.ini <<'TEXT'
 external_network_bridge = br-ex
 TEXT
 printf '[Service]\\nExecStart=/bin/sleep infinity\\n' >/usr/lib/systemd/system/neutron-l3-agent.service
-iptables -A INPUT -i lo -j ACCEPT
-iptables -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-iptables -A INPUT -p tcp --dport 22 -j ACCEPT
-iptables -A INPUT -j REJECT --reject-with icmp-host-prohibited
 """
-"""What a distribution's packages and its firewall leave on a node."""
+"""What a distribution's packages leave on a node besides."""
 
 ALL = {
     example.name: example
@@ -89,6 +93,12 @@ ALL = {
             nodes=("host",),
             teller="host",
             outside=("ip route add 192.168.77.0/24 via 203.0.113.2",),
+        ),
+        Example(
+            name="ha-services",
+            nodes=("ha1", "ha2", "ha3"),
+            teller="ha1",
+            before=_FIREWALL,
         ),
         Example(
             name="console-and-config",
