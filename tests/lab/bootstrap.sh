@@ -3,6 +3,7 @@
 #   need_root            end with a message unless this is root on a Debian-like system
 #   need_packages P…     install what is missing of these packages, with nothing started or enabled (install.sh)
 #   example_packages E   what the example E needs besides BASE_PACKAGES
+#   example_extra E      the extra of the project that it needs, if any
 #   need_venv [EXTRA]    .venv with the project (editable) and its extra, as constraints.txt pins them
 #   need_neutron         .venv-neutron with the Neutron server that tests follow, as tests/neutron-constraints.txt pins it
 #
@@ -48,6 +49,12 @@ example_packages() {
     esac
 }
 
+example_extra() { # of pyproject.toml
+    case $1 in
+        ha-services) echo -mariadb ;;
+    esac
+}
+
 need_python() {
     python=/usr/bin/python3
     $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || python=$(command -v python3) ||
@@ -62,7 +69,7 @@ need_venv() {
     exec 9<pyproject.toml # one run at a time prepares the virtualenv
     flock 9
     if ! grep -qsx "$wanted" ".venv/.installed$extra" .venv/.installed-test; then
-        say "making .venv with what constraints.txt pins${extra:+ (and what the tests need)}"
+        say "making .venv with what constraints.txt pins${extra:+ (and with its extra ${extra#-})}"
         if ! grep -qsx "$wanted" .venv/.installed; then
             rm -rf .venv
             $python -m venv .venv
@@ -70,6 +77,7 @@ need_venv() {
         .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt \
             --editable ".${extra:+[${extra#-}]}" </dev/null ||
             die "pip could not install the project into .venv (its message is above)"
+        echo "$wanted" >.venv/.installed
         echo "$wanted" >".venv/.installed$extra"
     fi
     exec 9<&-

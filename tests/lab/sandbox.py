@@ -8,7 +8,7 @@ process itself: a running sandbox is found by an abstract socket, which is no fi
     sandbox.py run (this process) ── PID 1 of the node ─┬─ ovsdb-server, ovs-vswitchd (started again when they end)
                                                         └─ CMD
 
-Needs root, and nothing but Python's standard library. ``./demo`` calls it.
+Needs root, and nothing but Python's standard library. It has no systemd: what wants one is ``tests/lab/cluster.py``.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def _reserve(name: str) -> socket.socket:
         door.bind(_address(name))
     except OSError as error:
         raise SandboxError(
-            f"a sandbox named {name!r} runs already. Enter it with `./demo shell`, or end it with Ctrl-C where it "
-            f"runs; a second one beside it needs another name: `./demo --name {name}2`"
+            f"a sandbox named {name!r} runs already. Enter it with `enter`, or end it with Ctrl-C where it runs; "
+            f"a second one beside it needs another name: --name {name}2"
         ) from error
     return door
 
@@ -230,7 +230,7 @@ def find(name: str) -> int:
             knock.connect(_address(name))
         except OSError as error:
             raise SandboxError(
-                f"no sandbox named {name!r} runs here, or it is starting still. Start one with ./demo"
+                f"no sandbox named {name!r} runs here, or it is starting still. Start one with `run`"
             ) from error
         pid, uid, _ = struct.unpack("3i", knock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid != 0:
