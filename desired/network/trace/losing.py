@@ -22,18 +22,19 @@ def lost(scene: Scene, aim: Aim, told: Forwarding) -> Iterator[str]:
         if bridge not in crossed:
             yield _unjoined(scene, told, before, bridge)
             return
-    for end in told.unrouted:
-        yield f"Open vSwitch knows no route to {end}, the other end of the tunnel"
     absent = _absent(scene, aim)
     if absent:
         yield absent
+        return
+    if aim.remote and told.unrouted:
+        yield f"Open vSwitch knows no route to {aim.remote}, the other end of the tunnel"
         return
     last = next((step for step in reversed(told.steps) if step.bridge == aim.chain[-1]), None)
     if last is None:
         yield f"no flow of {aim.chain[-1]} was met"
     elif _drops(last):
         yield f"dropped on {last.bridge}: {_where(last)}"
-    elif not told.unrouted:
+    else:
         whither = aim.device.name if aim.device else aim.remote or f"the NIC of {aim.physical}"
         yield f"nothing on {last.bridge} sends it to {whither}; the last flow it meets is in {_where(last)}"
 

@@ -93,7 +93,7 @@ def _landed(scene: Scene, frame: Frame, aim: Aim, told: Forwarding) -> Asking[La
         device = aim.device
         return AtPort(aim.port, device.name) if device is not None and device.odp in told.ports else None
     if aim.remote:
-        return AtNode(aim.node, "tunnel") if aim.remote in _ends(told) - set(told.unrouted) else None
+        return AtNode(aim.node, "tunnel") if aim.remote in _ends(told) else None
     reached = [device for device in map(scene.switch.numbered, told.ports) if device and device.bridge == aim.physical]
     if not aim.node and any(device.name == aim.physical for device in reached):
         host = yield from ask(AskInside("", 4))
