@@ -20,11 +20,16 @@ from desired.resource import Origin
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An object: sentences about it, the origins of what is made for it, and words that name it in resources."""
+    """An object: sentences about it, the origins of what is made for it, and words that name it in resources.
+
+    `one` are the origins of a port itself, where it is about one port: what belongs to other ports of its network, and
+    what is set once for a whole namespace, is then left out (unless it is not right).
+    """
 
     sentences: tuple[str, ...]
     origins: frozenset[Origin]
     words: tuple[str, ...]
+    one: frozenset[Origin] = frozenset()
 
 
 def subject_of(asked: str, names: Names) -> Subject | None:
@@ -105,6 +110,7 @@ def _ports(found: list[Port], names: Names) -> Subject | None:
         (f"{len(found)} ports are called so", *(sentence for each in subjects for sentence in each.sentences)),
         frozenset().union(*(each.origins for each in subjects)),
         tuple(word for each, port in zip(subjects, found, strict=True) for word in each.words if word in called(port)),
+        frozenset(port.origin for port in found),
     )
 
 
@@ -133,7 +139,7 @@ def _port(port: Port, names: Names) -> Subject:
         words.append(tunnel_name(network.spec.type, node.spec.tunnel_ip))
     elif port.node == names.node:
         words += _tunnels(network, names)
-    return Subject(tuple(sentences), frozenset(origins), tuple(words))
+    return Subject(tuple(sentences), frozenset(origins), tuple(words), frozenset({port.origin}))
 
 
 def _inside_of(router: Router, network: Network) -> set[Origin]:
@@ -168,7 +174,11 @@ def _floating(router: Router, floating: FloatingIp, names: Names) -> Subject:
     for port in found:
         words += [port.id, port.mac]
         origins.add(port.origin)
-    return Subject(tuple(sentences), frozenset(origins), tuple(words))
+    return Subject(tuple(sentences), frozenset(origins), tuple(words), frozenset({floating.origin, *_origins(found)}))
+
+
+def _origins(ports: list[Port]) -> Iterator[Origin]:
+    return (port.origin for port in ports)
 
 
 def _router_names(router: Router) -> set[str]:

@@ -80,7 +80,7 @@ def _flow(frame: Frame, packet: Packet, mac: str) -> str:
     )
     kind = {"icmp": "icmp6" if six else "icmp"}.get(packet.protocol, packet.protocol + ("6" if six else ""))
     field = "ipv6" if six else "nw"
-    more = f",tp_dst={packet.port},tp_src=40000" if packet.port else f",icmp_type={128 if six else 8}"
+    more = f",tp_dst={packet.port},tp_src=40000" if packet.port else ",icmpv6_type=128" if six else ",icmp_type=8"
     return (
         f"in_port={frame.device.ofport}{carried},{kind},dl_src={frame.mac},dl_dst={mac},"
         f"{field}_src={packet.source},{field}_dst={packet.to},nw_ttl=64{more}"

@@ -253,8 +253,8 @@ def test_what_is_nothing_says_what_is_near() -> None:
 @pytest.mark.parametrize(
     ("kind", "spec", "words"),
     [
-        ("masquerade", {"namespace": "host", "out": "eth0"}, ("what leaves by eth0 gets the address of the device on the"
-         " host")),
+        ("masquerade", {"namespace": "host", "out": "eth0"},
+         "what leaves by eth0 gets the address of the device on the host"),
         ("snat", {"namespace": "host", "source": "10.0.0.0/8", "out": "eth0", "to": "192.0.2.1"}, ("what leaves from "
          "10.0.0.0/8 by eth0 gets source 192.0.2.1 on the host")),
         ("port_forward", {"namespace": "host", "address": "192.0.2.1", "port": 80, "to": "10.0.0.5", "to_port": 8080},
