@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from desired.network.calling import called, ports_called
 from desired.network.here import tunnel_name
+from desired.network.hosts import namespace_of
 from desired.network.model import TUNNELLED
 from desired.network.topology import FloatingIp, Network, Port, Router, Subnet
 from desired.network.words import Names, router_words
@@ -128,6 +129,7 @@ def _port(port: Port, names: Names) -> Subject:
         sentences.append(router_words(router, names))
         if router.node == names.node:
             origins |= _inside_of(router, network)
+            words.append(f"qrouter-{router.id}/default")
         for floating in router.floating:
             if floating.fixed in own:
                 sentences.append(f"floating IP {floating.floating} leads to it")
@@ -138,7 +140,7 @@ def _port(port: Port, names: Names) -> Subject:
         sentences.append(f"it is reached through the tunnel to {node.name} ({node.spec.tunnel_ip})")
         words.append(tunnel_name(network.spec.type, node.spec.tunnel_ip))
     elif port.node == names.node:
-        words += _tunnels(network, names)
+        words += [*_tunnels(network, names), namespace_of(port).lower()]
     return Subject(tuple(sentences), frozenset(origins), tuple(words), frozenset({port.origin}))
 
 

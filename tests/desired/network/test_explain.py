@@ -162,12 +162,16 @@ def test_all_that_serves_an_instance_elsewhere_is_found_by_whatever_it_is_called
         f"namespace/{space}",
         f"floating_ip/{space}/10.6.0.21",
         f"redirect/{space}/169.254.169.254 tcp 80",
+        f"route/{space}/default",
         f"file//etc/reconciler-network/qdhcp-{network}.hosts",
         f"service/qdhcp-{network}.service",
     }
     assert expected <= ids(found)
     others = {rid for rid in ids(found) if NAMES.vlans and f"dl_vlan={NAMES.vlans[PORTS['vm2'].network]}" in rid}
     assert not others, "nothing of the other tenant"
+    assert not {rid for rid in ids(found) if rid.startswith("sysctl/")}, "nor what is set once for a namespace"
+    sysctl = ResourceId("sysctl", f"{space}/net.ipv4.ip_forward")
+    assert str(sysctl) in ids(explain(called, RESOURCES, NAMES, {sysctl: "differs"})), "unless it is not right"
 
 
 def test_on_its_own_node_an_instance_is_served_by_its_port_and_the_tunnels_to_where_its_network_is() -> None:
