@@ -17,6 +17,7 @@ from desired.kinds.ovs import HeldPortSpec, PortSpec
 from desired.kinds.rules import RuleSpec
 from desired.kinds.service import ServiceSpec
 from desired.network.describe import describe
+from desired.network.hosts import PREFIX as VIRTUAL_HOST
 from desired.network.subjects import Subject, known_names, made_for, subject_of
 from desired.network.words import Names
 from desired.resource import Origin, Resource, ResourceId, Resources
@@ -64,14 +65,22 @@ def explain(
             said = f"{query} is no object of the model; these resources name it"
             return Explained((said,), _told(in_text, names, wrong))
         raise LookupError(_unknown(query, resources, names))
-    return Explained(subject.sentences, _told(_serving(subject, resources.values()), names, wrong))
+    return Explained(subject.sentences, _told(_serving(subject, resources.values(), wrong), names, wrong))
 
 
-def _serving(subject: Subject, resources: Iterable[Resource]) -> Iterator[Resource]:
+def _serving(subject: Subject, resources: Iterable[Resource], wrong: Mapping[ResourceId, str]) -> Iterator[Resource]:
     wanted = {word for word in subject.words if word}
     for resource in resources:
-        if resource.origin in subject.origins or (wanted and _mentions(resource, wanted)):
+        named = wanted and _mentions(resource, wanted)
+        if (resource.origin in subject.origins and not _apart(resource, subject, wrong)) or named:
             yield resource
+
+
+def _apart(resource: Resource, subject: Subject, wrong: Mapping[ResourceId, str]) -> bool:
+    """Is it another port's, or of a whole namespace, although the question is about one port?"""
+    if not subject.one or resource.origin in subject.one or resource.id in wrong:
+        return False
+    return resource.id.kind == "sysctl" or _place(resource)[1].startswith(f"namespace {VIRTUAL_HOST}")
 
 
 def _mentions(resource: Resource, wanted: set[str]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from desired.network.calling import called, ports_called
 from desired.network.here import tunnel_name
+from desired.network.hosts import namespace_of
 from desired.network.model import TUNNELLED
 from desired.network.topology import FloatingIp, Network, Port, Router, Subnet
 from desired.network.words import Names, router_words
@@ -20,11 +21,16 @@ from desired.resource import Origin
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An object: sentences about it, the origins of what is made for it, and words that name it in resources."""
+    """An object: sentences about it, the origins of what is made for it, and words that name it in resources.
+
+    `one` are the origins of a port itself, where it is about one port: what belongs to other ports of its network, and
+    what is set once for a whole namespace, is then left out (unless it is not right).
+    """
 
     sentences: tuple[str, ...]
     origins: frozenset[Origin]
     words: tuple[str, ...]
+    one: frozenset[Origin] = frozenset()
 
 
 def subject_of(asked: str, names: Names) -> Subject | None:
@@ -105,6 +111,7 @@ def _ports(found: list[Port], names: Names) -> Subject | None:
         (f"{len(found)} ports are called so", *(sentence for each in subjects for sentence in each.sentences)),
         frozenset().union(*(each.origins for each in subjects)),
         tuple(word for each, port in zip(subjects, found, strict=True) for word in each.words if word in called(port)),
+        frozenset(port.origin for port in found),
     )
 
 
@@ -122,6 +129,7 @@ def _port(port: Port, names: Names) -> Subject:
         sentences.append(router_words(router, names))
         if router.node == names.node:
             origins |= _inside_of(router, network)
+            words.append(f"qrouter-{router.id}/default")
         for floating in router.floating:
             if floating.fixed in own:
                 sentences.append(f"floating IP {floating.floating} leads to it")
@@ -132,8 +140,8 @@ def _port(port: Port, names: Names) -> Subject:
         sentences.append(f"it is reached through the tunnel to {node.name} ({node.spec.tunnel_ip})")
         words.append(tunnel_name(network.spec.type, node.spec.tunnel_ip))
     elif port.node == names.node:
-        words += _tunnels(network, names)
-    return Subject(tuple(sentences), frozenset(origins), tuple(words))
+        words += [*_tunnels(network, names), namespace_of(port).lower()]
+    return Subject(tuple(sentences), frozenset(origins), tuple(words), frozenset({port.origin}))
 
 
 def _inside_of(router: Router, network: Network) -> set[Origin]:
@@ -168,7 +176,11 @@ def _floating(router: Router, floating: FloatingIp, names: Names) -> Subject:
     for port in found:
         words += [port.id, port.mac]
         origins.add(port.origin)
-    return Subject(tuple(sentences), frozenset(origins), tuple(words))
+    return Subject(tuple(sentences), frozenset(origins), tuple(words), frozenset({floating.origin, *_origins(found)}))
+
+
+def _origins(ports: list[Port]) -> Iterator[Origin]:
+    return (port.origin for port in ports)
 
 
 def _router_names(router: Router) -> set[str]:

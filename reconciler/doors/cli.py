@@ -45,6 +45,8 @@ reconcile --once                     do it now, then end
 reconcile --once --only port/tap0    ... only for this port
 reconcile status                     how does the node stand?
 reconcile events -f                  watch it work
+reconcile explain fa:16:3e:11:00:01  what is it, and what serves it here?
+reconcile trace --from P --to IP     where would a packet go, and what is missing?
 reconcile fleet                      how do all nodes stand?
 reconcile pause node --reason "..." --for 30m
 

@@ -109,9 +109,9 @@ def _lines(found: Explained, note: str) -> Lines:
         if told.place != place:
             place = told.place
             yield Line(place, "cyan")
-        yield Line(f"  {told.resource}")
-        yield Line(f"      {told.words}")
-        yield Line(f"      from {told.origin}" + (f" ({told.origin.path})" if told.origin.path else ""), "dim")
+        yield Line(f"  {told.words}")
+        path = f", {told.origin.path}" if told.origin.path else ""
+        yield Line(f"      {told.resource}   ({told.origin}{path})", "dim")
         if told.wrong:
             yield Line(f"   !! not as declared: {told.wrong}", "red")
     if not found.told:

@@ -128,7 +128,8 @@ def test_explain_says_of_an_address_what_serves_it(running: Node) -> None:
     assert said.code == 0, said.text
     assert "port there, on node n2" in said.out
     assert "reached through the tunnel to n2" in said.out
-    flow = next(line.strip() for line in said.out.splitlines() if line.startswith("  flow/br-tun") and "00:06" in line)
+    lines = [line.strip() for line in said.out.splitlines() if line.startswith("      flow/br-tun") and "00:06" in line]
+    flow = lines[0].partition("   ")[0]
     back = running.cli("explain", flow)
     assert "port there, on node n2" in back.out
     nothing = running.cli("explain", "thre")

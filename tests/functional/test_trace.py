@@ -5,7 +5,9 @@ outside ── nic, br-ex ── qg [qrouter] qr ── br-int ── here (a vi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -27,13 +29,14 @@ model:
     public: {{type: flat, physical_network: physnet1, external: true}}
   subnets:
     one: {{network: one, cidr: 172.16.1.0/24, dhcp: false}}
+    six: {{network: one, cidr: "fd00:1::/64", dhcp: false}}
     public: {{network: public, cidr: 10.6.0.0/15, dhcp: false}}
   ports:
-    here: {{network: one, node: n1, plug: namespace, fixed_ips: [172.16.1.5]}}
-    vm: {{network: one, node: n1, id: {VM}, fixed_ips: [172.16.1.9]}}
+    here: {{network: one, node: n1, plug: namespace, fixed_ips: [172.16.1.5, "fd00:1::5"]}}
+    vm: {{network: one, node: n1, id: {VM}, fixed_ips: [172.16.1.9, "fd00:1::9"]}}
     there: {{network: one, node: n2, mac: "{THERE}", fixed_ips: [172.16.1.6]}}
   routers:
-    edge: {{interfaces: [one], gateway: public, id: 4de5ca59-2709-54b2-a890-a8c386a7389e}}
+    edge: {{interfaces: [one, six], gateway: public, id: 4de5ca59-2709-54b2-a890-a8c386a7389e}}
   floating_ips:
     10.6.0.21: here
 """
@@ -130,116 +133,115 @@ def test_a_router_answers_itself(node: Node) -> None:
     )
 
 
-BREAKS: dict[str, tuple[Callable[[Node], object], tuple[str, str], str, str]] = {
-    "patch port gone": (
-        lambda node: node.ovs.vsctl("del-port", "patch-tun"),
-        ("here", "172.16.1.6"),
-        "patch port patch-tun of br-int is missing",
-        "port/patch-tun: port is missing",
+def test_ipv6_is_followed_as_well(node: Node) -> None:
+    assert told(node, "vm", "fd00:1::5")["end"] == "it arrives: at port here, here"
+    assert told(node, "here", "fd00:1::1")["end"] == "it arrives: at router edge"
+    assert "no route to 2001:db8::1" in told(node, "vm", "2001:db8::1")["end"]
+
+
+@dataclass(frozen=True)
+class Break:
+    """A script that breaks something, a way that leads through there, and what is said of it (`wrong`: by the daemon).
+
+    `undo` is for what is not the daemon's to repair.
+    """
+
+    script: str
+    source: str
+    to: str
+    missing: str
+    wrong: str = ""
+    undo: str = ""
+
+
+INSIDE = f"ip netns exec {QROUTER}"
+BREAKS = {
+    "patch port gone": Break(
+        "ovs-vsctl del-port patch-tun",
+        "here", "172.16.1.6", "patch port patch-tun of br-int is missing", "port/patch-tun: port is missing",
     ),
-    "flows of the tunnel bridge gone": (
-        lambda node: node.ovs.ofctl("del-flows", "br-tun"),
-        ("here", "172.16.1.6"),
-        "dropped on br-tun: table 0, where no flow matches",
-        "flow/br-tun/",
+    "flows of the tunnel bridge gone": Break(
+        "ovs-ofctl -OOpenFlow14 del-flows br-tun",
+        "here", "172.16.1.6", "dropped on br-tun: table 0, where no flow matches", "flow/br-tun/",
     ),
-    "tunnel gone": (
-        lambda node: node.ovs.vsctl("del-port", "gre-0a0a0a1e"),
-        ("here", "172.16.1.6"),
-        "there is no tunnel to n2 (10.10.10.30)",
-        "port/gre-0a0a0a1e: port is missing",
+    "tunnel gone": Break(
+        "ovs-vsctl del-port gre-0a0a0a1e",
+        "here", "172.16.1.6", "there is no tunnel to n2 (10.10.10.30)", "port/gre-0a0a0a1e: port is missing",
     ),
-    "tag changed": (
-        lambda node: node.ovs.vsctl("set", "port", "tapvm", "tag=42"),
-        ("here", "172.16.1.9"),
-        "tapvm has tag 42; its network is local VLAN",
-        "",
+    "no route to the end of the tunnel": Break(
+        "ip addr flush dev br-phy",
+        "here", "172.16.1.6", "Open vSwitch knows no route to 10.10.10.30, the other end of the tunnel",
+        undo="ip addr add 10.10.10.20/24 dev br-phy",
     ),
-    "instance not plugged": (
-        lambda node: node.ovs.vsctl("remove", "interface", "tapvm", "external_ids", "iface-id"),
-        ("here", "172.16.1.9"),
-        "port vm, here is not plugged",
-        "",
+    "tag changed": Break(
+        "ovs-vsctl set port tapvm tag=42",
+        "here", "172.16.1.9", "tapvm has tag 42; its network is local VLAN",
     ),
-    "NAT flushed, outside": (
-        lambda node: node.ovs.run("ip", "netns", "exec", QROUTER, "iptables", "-t", "nat", "-F"),
-        ("nic", "10.6.0.21"),
-        "no rule translates floating IP 10.6.0.21 to 172.16.1.5",
+    "tag of the sender changed": Break(
+        "ovs-vsctl set port tapvm tag=42",
+        "vm", "172.16.1.5", "tapvm has tag 42; network one is local VLAN",
+    ),
+    "instance not plugged": Break(
+        "ovs-vsctl remove interface tapvm external_ids iface-id",
+        "here", "172.16.1.9", "port vm, here is not plugged",
+        undo=f"ovs-vsctl set interface tapvm external_ids:iface-id={VM}",
+    ),
+    "NAT flushed, from outside": Break(
+        f"{INSIDE} iptables -t nat -F",
+        "nic", "10.6.0.21", "no rule translates floating IP 10.6.0.21 to 172.16.1.5",
         f"floating_ip/{QROUTER}/10.6.0.21: ",
     ),
-    "NAT flushed, inside": (
-        lambda node: node.ovs.run("ip", "netns", "exec", QROUTER, "iptables", "-t", "nat", "-F"),
-        ("vm", "8.8.8.8"),
-        "no rule translates 172.16.1.9 to the router's address outside",
-        "snat",
+    "NAT flushed, from inside": Break(
+        f"{INSIDE} iptables -t nat -F",
+        "vm", "8.8.8.8", "no rule translates 172.16.1.9 to the router's address outside", "snat",
     ),
-    "a rule that drops": (
-        lambda node: node.ovs.run(
-            "ip", "netns", "exec", QROUTER, "iptables", "-I", "FORWARD", "-d", "8.8.8.8", "-j", "DROP"
-        ),
-        ("vm", "8.8.8.8"),
-        "filter FORWARD drops it",
-        "",
+    "a rule that drops": Break(
+        f"{INSIDE} iptables -I FORWARD -d 8.8.8.8 -j DROP",
+        "vm", "8.8.8.8", "filter FORWARD drops it",
+        undo=f"{INSIDE} iptables -D FORWARD -d 8.8.8.8 -j DROP",
     ),
-    "no route": (
-        lambda node: node.ovs.run("ip", "-n", QROUTER, "route", "del", "default"),
-        ("vm", "8.8.8.8"),
-        f"no route to 8.8.8.8 in {QROUTER}",
-        f"route/{QROUTER}/default: route is missing",
+    "no route": Break(
+        f"ip -n {QROUTER} route del default",
+        "vm", "8.8.8.8", f"no route to 8.8.8.8 in {QROUTER}", f"route/{QROUTER}/default: route is missing",
     ),
-    "no forwarding": (
-        lambda node: node.ovs.run("ip", "netns", "exec", QROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=0"),
-        ("vm", "8.8.8.8"),
-        "does not forward: ip_forward is 0",
-        "",
+    "no forwarding": Break(
+        f"{INSIDE} sysctl -qw net.ipv4.ip_forward=0",
+        "vm", "8.8.8.8", "does not forward: ip_forward is 0", f"sysctl/{QROUTER}/net.ipv4.ip_forward: ",
     ),
-    "NIC gone": (
-        lambda node: node.ovs.vsctl("del-port", "nic"),
-        ("vm", "8.8.8.8"),
-        "no NIC is a port of br-ex",
-        "port/nic: port is missing",
+    "NIC gone": Break(
+        "ovs-vsctl del-port nic", "vm", "8.8.8.8", "no NIC is a port of br-ex", "port/nic: port is missing",
     ),
-    "device of the sender down": (
-        lambda node: node.ovs.run("ip", "-n", "qvm-here", "link", "set", "eth0", "down"),
-        ("here", "172.16.1.9"),
-        "device eth0 is down in qvm-here",
-        "",
+    "device of the sender down": Break(
+        "ip -n qvm-here link set eth0 down", "here", "172.16.1.9", "device eth0 is down in qvm-here",
     ),
-    "address gone": (
-        lambda node: node.ovs.run("ip", "-n", "qvm-here", "addr", "flush", "dev", "eth0"),
-        ("vm", "172.16.1.5"),
-        "172.16.1.5 is not on eth0 in qvm-here",
-        "",
+    "address of the receiver gone": Break(
+        "ip -n qvm-here addr flush dev eth0", "vm", "172.16.1.5", "172.16.1.5 is not on eth0 in qvm-here",
     ),
-    "namespace gone": (
-        lambda node: node.ovs.run("ip", "netns", "del", QROUTER),
-        ("vm", "8.8.8.8"),
-        f"namespace {QROUTER} is gone",
-        f"namespace/{QROUTER}: namespace is missing",
+    "namespace gone": Break(
+        f"ip netns del {QROUTER}",
+        "vm", "8.8.8.8", f"namespace {QROUTER} is gone", f"namespace/{QROUTER}: namespace is missing",
     ),
-    "nobody has it": (lambda node: None, ("vm", "172.16.1.77"), "nobody in network one has 172.16.1.77", ""),
-}
+    "nobody has it": Break("true", "vm", "172.16.1.77", "nobody in network one has 172.16.1.77"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("made", ["multi-table"], indirect=True)
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_is_missing_is_named(node: Node, name: str) -> None:
-    do, (source, to), missing, wrong = BREAKS[name]
-    do(node)
-    if wrong:
-        node.until(
-            lambda: any(wrong.partition(":")[0] in str(s.resource) for s in node.status().not_right), "it is seen"
-        )
-    found = told(node, source, to)
-    assert not found["arrives"]
+    broken = BREAKS[name]
+    node.ovs.run("sh", "-ec", broken.script)
+    try:
+        if broken.wrong:
+            known = broken.wrong.partition(":")[0]
+            node.until(lambda: any(known in str(s.resource) for s in node.status().not_right), "the daemon sees it")
+        found = told(node, broken.source, broken.to)
+    finally:
+        if broken.undo:
+            node.ovs.run("sh", "-ec", broken.undo)
     said = [one for hop in found["hops"] for one in hop["missing"]]
-    assert any(missing in one for one in said), said
-    assert any(wrong in one for one in said), said
-    assert missing in found["end"], "the first thing that is missing is the last line"
-    if name == "instance not plugged":
-        node.ovs.vsctl("set", "interface", "tapvm", f"external_ids:iface-id={VM}")
-    if name == "a rule that drops":
-        node.ovs.run("ip", "netns", "exec", QROUTER, "iptables", "-D", "FORWARD", "-d", "8.8.8.8", "-j", "DROP")
+    assert not found["arrives"]
+    assert any(broken.wrong in one for one in said), said
+    assert broken.missing in found["end"], (found["end"], said)
 
 
 def test_without_the_arp_flow_nobody_would_answer(node: Node) -> None:
@@ -276,3 +278,14 @@ def test_without_a_daemon_it_says_so(ovs: PrivateOvs) -> None:
     said = trace(Node(ovs), "here", "8.8.8.8")
     assert said.code == 5
     assert "a trace needs the daemon" in said.err
+
+
+@pytest.mark.parametrize("made", ["multi-table"], indirect=True)
+def test_a_switch_that_does_not_answer_is_no_verdict(node: Node) -> None:
+    node.ovs.stop_vswitchd(signal.SIGKILL)
+    try:
+        said = trace(node, "here", "172.16.1.6")
+        assert said.code == 5, said.text
+        assert "ovs-appctl" in said.err or "ovs-vswitchd does not run" in said.err
+    finally:
+        node.ovs.start_vswitchd()

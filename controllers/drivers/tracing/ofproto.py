@@ -22,7 +22,7 @@ _INTERNAL = frozenset({"reg0=0x1", "reg0=0x2"})
 _KEY = re.compile(r"(?:set_field:(0x[0-9a-f]+|\d+)->tun_id|set_tunnel(?:64)?:(0x[0-9a-f]+|\d+)|->NXM_NX_TUN_ID)")
 _TUNNELLING = re.compile(r"tunneling to (\S+) via")
 _UNRESOLVED = re.compile(r"neighbor cache miss for (\S+) on")
-_UNROUTED = re.compile(r"native tunnel routing failed")
+_UNROUTED = "native tunnel routing failed"
 
 
 @dataclass(slots=True)
@@ -49,13 +49,12 @@ def read_trace(text: str) -> Forwarding:
     noted = list(_noted(steps))
     known = {tunnel.to for tunnel in tunnels}
     told = [note for step in steps for note in step.notes]
-    unrouted = tuple(sorted(_unrouted(steps))) if any(_UNROUTED.search(note) for note in told) else ()
     return Forwarding(
         tuple(steps),
         tuple(ports),
         (*tunnels, *(tunnel for tunnel in noted if tunnel.to not in known)),
         tuple(found.group(1) for note in told if (found := _UNRESOLVED.search(note))),
-        unrouted,
+        any(_UNROUTED in note for note in told),
         datapath,
     )
 
@@ -108,14 +107,6 @@ def _noted(steps: list[Step]) -> Iterator[Tunnelled]:
         for note in step.notes:
             if found := _TUNNELLING.search(note):
                 yield Tunnelled(found.group(1), keys.get(step.bridge))
-
-
-def _unrouted(steps: list[Step]) -> Iterator[str]:
-    """Ends of tunnels that are spoken of before routing to them failed."""
-    for step in steps:
-        for before, note in zip(step.notes, step.notes[1:], strict=False):
-            if _UNROUTED.search(note) and (found := re.search(r"(\d+\.\d+\.\d+\.\d+|[0-9a-f:]*:[0-9a-f:]+)", before)):
-                yield found.group(1)
 
 
 def _leaves(datapath: str) -> tuple[list[int], list[Tunnelled]]:

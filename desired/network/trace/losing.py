@@ -20,20 +20,21 @@ def lost(scene: Scene, aim: Aim, told: Forwarding) -> Iterator[str]:
     crossed = told.bridges()
     for before, bridge in zip(aim.chain, aim.chain[1:], strict=False):
         if bridge not in crossed:
-            yield from _unjoined(scene, before, bridge)
+            yield _unjoined(scene, told, before, bridge)
             return
-    for end in told.unrouted:
-        yield f"Open vSwitch knows no route to {end}, the other end of the tunnel"
     absent = _absent(scene, aim)
     if absent:
         yield absent
+        return
+    if aim.remote and told.unrouted:
+        yield f"Open vSwitch knows no route to {aim.remote}, the other end of the tunnel"
         return
     last = next((step for step in reversed(told.steps) if step.bridge == aim.chain[-1]), None)
     if last is None:
         yield f"no flow of {aim.chain[-1]} was met"
     elif _drops(last):
         yield f"dropped on {last.bridge}: {_where(last)}"
-    elif not told.unrouted:
+    else:
         whither = aim.device.name if aim.device else aim.remote or f"the NIC of {aim.physical}"
         yield f"nothing on {last.bridge} sends it to {whither}; the last flow it meets is in {_where(last)}"
 
@@ -60,21 +61,22 @@ def _drops(step: Step) -> bool:
     return step.priority < 0 or not step.actions or step.actions == ("drop",)
 
 
-def _unjoined(scene: Scene, before: str, bridge: str) -> Iterator[str]:
+def _unjoined(scene: Scene, told: Forwarding, before: str, bridge: str) -> str:
     """Why nothing gets from one bridge to the other."""
     if bridge not in scene.switch.bridges:
-        yield f"bridge {bridge} is missing"
-        return
+        return f"bridge {bridge} is missing"
     for name, peer, place in _patches(scene, before, bridge):
         device = scene.switch.devices.get(name)
         if device is None:
-            yield f"patch port {name} of {place} is missing"
-        elif device.bridge != place or device.peer != peer:
-            yield f"{name} is a port of {device.bridge} with peer {device.peer or 'none'}; not one of {place} to {peer}"
-        else:
-            continue
-        return
-    yield f"no flow of {before} sends it to {bridge}"
+            return f"patch port {name} of {place} is missing"
+        if device.bridge != place or device.peer != peer:
+            return (
+                f"{name} is a port of {device.bridge} with peer {device.peer or 'none'}; not one of {place} to {peer}"
+            )
+    last = next((step for step in reversed(told.steps) if step.bridge == before), None)
+    if last is not None and _drops(last):
+        return f"dropped on {before}: {_where(last)}"
+    return f"no flow of {before} sends it to {bridge}"
 
 
 def _patches(scene: Scene, one: str, other: str) -> Sequence[tuple[str, str, str]]:

@@ -107,15 +107,15 @@ class Tunnelled:
 class Forwarding:
     """What the switch does with a packet: the flows it meets, and where copies of it leave.
 
-    `ports` are numbers of the datapath; `unresolved` are ends of tunnels whose MAC the switch does not know yet,
-    `unrouted` those to which it knows no route.
+    `ports` are numbers of the datapath; `unresolved` are ends of tunnels whose MAC the switch does not know yet;
+    `unrouted`: to the end of some tunnel it knows no route.
     """
 
     steps: tuple[Step, ...]
     ports: tuple[int, ...] = ()
     tunnels: tuple[Tunnelled, ...] = ()
     unresolved: tuple[str, ...] = ()
-    unrouted: tuple[str, ...] = ()
+    unrouted: bool = False
     datapath: str = ""
 
     def bridges(self) -> frozenset[str]:

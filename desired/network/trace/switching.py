@@ -80,7 +80,7 @@ def _flow(frame: Frame, packet: Packet, mac: str) -> str:
     )
     kind = {"icmp": "icmp6" if six else "icmp"}.get(packet.protocol, packet.protocol + ("6" if six else ""))
     field = "ipv6" if six else "nw"
-    more = f",tp_dst={packet.port},tp_src=40000" if packet.port else f",icmp_type={128 if six else 8}"
+    more = f",tp_dst={packet.port},tp_src=40000" if packet.port else ",icmpv6_type=128" if six else ",icmp_type=8"
     return (
         f"in_port={frame.device.ofport}{carried},{kind},dl_src={frame.mac},dl_dst={mac},"
         f"{field}_src={packet.source},{field}_dst={packet.to},nw_ttl=64{more}"
@@ -93,7 +93,7 @@ def _landed(scene: Scene, frame: Frame, aim: Aim, told: Forwarding) -> Asking[La
         device = aim.device
         return AtPort(aim.port, device.name) if device is not None and device.odp in told.ports else None
     if aim.remote:
-        return AtNode(aim.node, "tunnel") if aim.remote in _ends(told) - set(told.unrouted) else None
+        return AtNode(aim.node, "tunnel") if aim.remote in _ends(told) else None
     reached = [device for device in map(scene.switch.numbered, told.ports) if device and device.bridge == aim.physical]
     if not aim.node and any(device.name == aim.physical for device in reached):
         host = yield from ask(AskInside("", 4))

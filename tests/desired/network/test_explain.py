@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from controllers.catalog import spec_classes
 from desired.network.allocations import Allocations
 from desired.network.build import build
 from desired.network.compiler import compile_node
@@ -22,7 +23,7 @@ from desired.network.model import (
     SubnetSpec,
 )
 from desired.network.words import Names
-from desired.resource import Resource, ResourceId
+from desired.resource import Origin, Resource, ResourceId
 from tests.desired.network.support import MACS, of, three_nodes, with_objects
 
 LAYOUTS = ("single-table", "multi-table")
@@ -161,12 +162,16 @@ def test_all_that_serves_an_instance_elsewhere_is_found_by_whatever_it_is_called
         f"namespace/{space}",
         f"floating_ip/{space}/10.6.0.21",
         f"redirect/{space}/169.254.169.254 tcp 80",
+        f"route/{space}/default",
         f"file//etc/reconciler-network/qdhcp-{network}.hosts",
         f"service/qdhcp-{network}.service",
     }
     assert expected <= ids(found)
     others = {rid for rid in ids(found) if NAMES.vlans and f"dl_vlan={NAMES.vlans[PORTS['vm2'].network]}" in rid}
     assert not others, "nothing of the other tenant"
+    assert not {rid for rid in ids(found) if rid.startswith("sysctl/")}, "nor what is set once for a namespace"
+    sysctl = ResourceId("sysctl", f"{space}/net.ipv4.ip_forward")
+    assert str(sysctl) in ids(explain(called, RESOURCES, NAMES, {sysctl: "differs"})), "unless it is not right"
 
 
 def test_on_its_own_node_an_instance_is_served_by_its_port_and_the_tunnels_to_where_its_network_is() -> None:
@@ -247,3 +252,37 @@ def test_the_same_address_of_two_tenants_is_both() -> None:
 def test_what_is_nothing_says_what_is_near() -> None:
     with pytest.raises(LookupError, match="did you mean 'vm1'"):
         explain("vm11", RESOURCES, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "words"),
+    [
+        ("masquerade", {"namespace": "host", "out": "eth0"},
+         "what leaves by eth0 gets the address of the device on the host"),
+        ("snat", {"namespace": "host", "source": "10.0.0.0/8", "out": "eth0", "to": "192.0.2.1"}, ("what leaves from "
+         "10.0.0.0/8 by eth0 gets source 192.0.2.1 on the host")),
+        ("port_forward", {"namespace": "host", "address": "192.0.2.1", "port": 80, "to": "10.0.0.5", "to_port": 8080},
+         "tcp port 80 of 192.0.2.1 leads to 10.0.0.5, port 8080 on the host"),
+        ("open_port", {"namespace": "host", "ports": [6082], "comment": "SPICE"}, ("tcp port 6082 is open on the host:"
+         " SPICE")),
+        ("rule", {"namespace": "host", "table": "filter", "chain": "INPUT", "rule": "-s 10.0.0.1 -j DROP"},
+         "a rule on the host: filter INPUT -s 10.0.0.1 -j DROP"),
+        ("neighbour", {"namespace": "host", "dev": "eth0", "ip": "10.0.0.9", "mac": MACS["vm1"]},
+         f"10.0.0.9 is {MACS['vm1']} (port vm1, on node compute) on the host"),
+        ("policy_rule", {"namespace": "host", "from": "10.0.0.0/8", "table": 100, "priority": 5},
+         "policy rule x looks into table 100 on the host"),
+        ("sysctl", {"namespace": "host", "key": "net.ipv4.conf.eth0.proxy_arp", "value": "1"},
+         "net.ipv4.conf.eth0.proxy_arp is 1 on the host: ARP is answered for addresses that are behind this machine"),
+        ("group", {"bridge": "br-x", "group_id": 4, "group": "type=all,bucket=actions=drop"},
+         "group 4 of br-x, for flows to go through"),
+        ("meter", {"bridge": "br-x", "meter_id": 7, "meter": "kbps,band=type=drop,rate=10"},
+         "meter 7 of br-x, a limit of speed for flows"),
+        ("service", {"name": "nginx", "state": None}, "systemd unit nginx.service, left as it is"),
+        ("file", {"path": "/etc/x", "content": "y"}, "file /etc/x"),
+        ("namespace", {}, "a network namespace"),
+    ],
+)  # fmt: skip
+def test_what_a_person_declares_is_told_by_what_it_says(kind: str, spec: dict[str, object], words: str) -> None:
+    checked = spec_classes()[kind].model_validate(spec)
+    resource = Resource(ResourceId(kind, "x"), checked, Origin("yaml"), checked.generation())
+    assert describe(resource, NAMES) == words
