@@ -1,4 +1,4 @@
-"""A network node written by hand, on a real Open vSwitch: every port comes up, every flow is accepted by public tools."""
+"""A network node written by hand on a real Open vSwitch: every port comes up, every flow is accepted by its tools."""
 
 from __future__ import annotations
 
