@@ -33,7 +33,7 @@ ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 INTERRUPTED = 130
 
-HELP = """Hold this node's Open vSwitch exactly as it was declared in YAML.
+HELP = """Hold this node's network exactly as it was declared.
 
 The daemon ('reconcile run', usually started by systemd) repairs drift the moment it happens. Everything else here
 asks it, checks the YAML, or does one round of repair without it.
@@ -45,6 +45,8 @@ reconcile --once                     do it now, then end
 reconcile --once --only port/tap0    ... only for this port
 reconcile status                     how does the node stand?
 reconcile events -f                  watch it work
+reconcile explain 10.6.0.21          what is this, and what serves it?
+reconcile trace --from vm1 --to 8.8.8.8  where would a packet go?
 reconcile explain fa:16:3e:11:00:01  what is it, and what serves it here?
 reconcile trace --from P --to IP     where would a packet go, and what is missing?
 reconcile fleet                      how do all nodes stand?
