@@ -56,10 +56,10 @@ def test_other_ports_stay_closed(cluster: Cluster, node: Node) -> None:
 
 
 def test_comments_and_other_keys_are_as_the_distribution_left_them(node: Node) -> None:
-    assert node.read(NOVA).startswith(
-        "# Packaged.\n[DEFAULT]\nverbose = True\nvnc_enabled = False\n\n[spice]\n# enabled"
-    )
-    assert node.read(L3).split("\n")[2:4] == ["external_network_bridge =", "gateway_external_network_id ="]
+    before, spice = node.read(NOVA).split("[spice]\n")
+    assert before == "# Packaged.\n[DEFAULT]\nverbose = True\nvnc_enabled = False\n\n"
+    assert sorted(spice.splitlines()) == ["# enabled = False", "enabled = True", "html5proxy_port = 6082"]
+    assert sorted(node.read(L3).split("\n")[2:4]) == ["external_network_bridge =", "gateway_external_network_id ="]
 
 
 def test_a_key_edited_by_hand_is_set_back_before_anybody_read_it(cluster: Cluster, node: Node) -> None:

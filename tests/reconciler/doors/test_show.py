@@ -154,3 +154,9 @@ def test_a_journal_row_that_was_cut_says_so():
     )
     (line,) = texts(story_lines(pass_record(row)))
     assert "9800 more" in line
+
+
+def test_several_of_a_kind_are_named_as_in_english() -> None:
+    said = [words.count(2, kind) for kind in ("bridge", "address", "held_port")]
+    assert said == ["2 bridges", "2 addresses", "2 held ports"]
+    assert words.count(1, "address") == "1 address"
