@@ -149,7 +149,7 @@ def settled(cluster: Cluster, within: float = 60.0) -> None:
     """Wait until every node that is switched on is as declared; AssertionError with what is not, else."""
     for node in cluster.nodes.values():
         if node.pid:
-            assert node.eventually(lambda node=node: service.converged(node), within), (  # type: ignore[misc]
+            assert node.eventually(lambda node=node: service.converged(node), within), (
                 f"{node.name}:\n{node.try_run('reconcile', 'status')}"
                 f"{node.try_run('journalctl', '-u', 'reconciler', '--no-pager', '-n', '20')}"
             )
