@@ -6,6 +6,7 @@ outside ── nic, br-ex ── qg [qrouter] qr ── br-int ── here (a vi
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +37,13 @@ model:
     vm: {{network: one, node: n1, id: {VM}, fixed_ips: [172.16.1.9, "fd00:1::9"]}}
     there: {{network: one, node: n2, mac: "{THERE}", fixed_ips: [172.16.1.6]}}
   routers:
-    edge: {{interfaces: [one, six], gateway: public, id: 4de5ca59-2709-54b2-a890-a8c386a7389e}}
+    edge: {{interfaces: [one, six], gateway: {{network: public, ips: [10.6.0.9]}},
+           id: 4de5ca59-2709-54b2-a890-a8c386a7389e}}
   floating_ips:
     10.6.0.21: here
+rules:
+  qrouter-4de5ca59-2709-54b2-a890-a8c386a7389e:
+    port_forwards: [{{address: 10.6.0.9, port: 8080, to: 172.16.1.5, to_port: 80}}]
 """
 QROUTER = "qrouter-4de5ca59-2709-54b2-a890-a8c386a7389e"
 
@@ -131,6 +136,24 @@ def test_a_router_answers_itself(node: Node) -> None:
     assert told(node, "here", "172.16.1.1", "--tcp", "22")["end"].endswith(
         f"nobody listens at tcp port 22 in {QROUTER}"
     )
+
+
+LISTEN = "import socket, time; s = socket.create_server(('', 80)); print('listens', flush=True); time.sleep(60)"
+
+
+def test_a_port_forward_arrives_where_somebody_listens(node: Node) -> None:
+    silent = told(node, "nic", "10.6.0.9", "--tcp", "8080")
+    assert silent["end"] == "it does not arrive: nobody listens at tcp port 80 in qvm-here"
+    log = node.directory / "listens"
+    listener = node.ovs.spawn(["ip", "netns", "exec", "qvm-here", sys.executable, "-c", LISTEN], log)
+    try:
+        node.until(lambda: log.exists() and "listens" in log.read_text(), "somebody listens")
+        found = told(node, "nic", "10.6.0.9", "--tcp", "8080")
+    finally:
+        listener.end(signal.SIGKILL)
+    assert found["end"] == "it arrives: at port here, here"
+    dnat = next(one for one in evidence(found) if "--to-destination 172.16.1.5:80" in one["text"])
+    assert dnat["resource"] == f"port_forward/{QROUTER}/10.6.0.9 tcp 8080"
 
 
 def test_ipv6_is_followed_as_well(node: Node) -> None:
