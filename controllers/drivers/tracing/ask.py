@@ -111,7 +111,8 @@ class Asker:
 
     def _ip(self, namespace: str, *words: str) -> list[dict[str, Any]]:
         said = tools.run(["ip", "-json", *_named(namespace), *words], timeout=self.timeout)
-        return json.loads(said.out or "[]")  # type: ignore[no-any-return]
+        rows: list[dict[str, Any]] = json.loads(said.out or "[]")
+        return rows
 
     def _route(self, question: AskRoute) -> Way:
         if not self._there(question.namespace):
