@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from controllers.drivers.openflow.compiler import CompileFault, FlowCompiler, words
+from controllers.drivers.openflow.compiler import CompileFault, FlowCompiler
+from controllers.drivers.openflow.ofctl import words
 from desired.kinds.openflow import FlowSpec, GroupSpec, MeterSpec
 from desired.resource import Resource
 from desired.schema import Problem

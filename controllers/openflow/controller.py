@@ -237,7 +237,7 @@ class OpenFlowController:
     # -- the streams ------------------------------------------------------------------------------------------------
 
     async def watch(self) -> AsyncIterator[Event]:
-        async with asyncio.TaskGroup() as group:
+        async with self._compiler.ready(), asyncio.TaskGroup() as group:
             self._tasks = group
             for bridge in self._bridges.values():
                 self._start(bridge)

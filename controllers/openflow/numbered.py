@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from controllers.drivers.openflow.compiler import CompileFault, words
+from controllers.drivers.openflow.compiler import CompileFault
 from controllers.drivers.openflow.flows import DeleteGroup, DeleteMeter, SetGroup, SetMeter
+from controllers.drivers.openflow.ofctl import words
 from desired.kinds.openflow import GroupSpec, MeterSpec
 from desired.resource import Resource, ResourceId, Resources
 from reconciler.contract import Change, Disruption, Finding, Outcome, Verb, View

@@ -14,8 +14,9 @@ from itertools import compress
 from operator import is_not
 from typing import Protocol
 
-from controllers.drivers.openflow.compiler import Compiled, CompileFault, words
+from controllers.drivers.openflow.compiler import Compiled, CompileFault
 from controllers.drivers.openflow.flows import Flow, FlowKey
+from controllers.drivers.openflow.ofctl import words
 from controllers.ownership import cookie
 from desired.kinds.openflow import FlowSpec
 from desired.resource import Resource, ResourceId, Resources
@@ -191,7 +192,9 @@ class TableBuilder:
                 fresh.append(text)
         if fresh:
             answers = await self._compiler.compile(fresh, ports, self._known)
-            for text in fresh:
+            for number, text in enumerate(fresh):
+                if number % _BREATH == _BREATH - 1:
+                    await asyncio.sleep(0)
                 results[text] = self._keep(text, answers[text], ports)
         return results
 

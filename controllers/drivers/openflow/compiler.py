@@ -9,16 +9,17 @@ else: caching is the caller's. Used by the flow, group and meter controllers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.codec import Type
 from controllers.drivers.openflow.flows import Flow, FlowKey
-from controllers.drivers.openflow.ofctl import Ofctl
+from controllers.drivers.openflow.ofctl import Ofctl, words
 from controllers.drivers.openflow.prerequisites import dropped
 from controllers.drivers.openflow.vlan_tags import ambiguous, rewritten
 from reconciler.errors import DriverError
@@ -31,9 +32,10 @@ _MISSING_PORT: Final = re.compile(
     r"^(?P<before>\S+): (?:invalid or unknown port for|(?:output|enqueue|resubmit) to unknown port|unknown port"
     r"|bad port number|invalid watch_port)|^output to unknown truncate port: (?P<after>\S+)"
 )
-_WORD: Final = re.compile(r"[\w.@+-]+")
 _FREE_NUMBERS: Final = range(0xFE00, 0x100, -1)
 _ADD: Final = 0
+_AFTERWARDS: Final = 0.02
+"""Seconds after which the next ovs-ofctl is started: not before the flows of this one are sent."""
 _BREATH: Final = 1000
 """So many texts are decoded before others may run: 3 ms."""
 
@@ -60,12 +62,6 @@ class CompileFault:
 
     message: str
     ports: frozenset[str] = frozenset()
-
-
-def words(text: str) -> frozenset[str]:
-    """Everything in a text that may be a port's name: a text must be compiled anew when one of these changes."""
-    found = _WORD.findall(text)
-    return frozenset(found).union(word.rstrip("-") for word in found if word[-1] == "-")
 
 
 def group_body(frame: bytes, number: int) -> bytes | CompileFault:
@@ -101,6 +97,35 @@ class FlowCompiler:
 
     def __init__(self, *, timeout: float = 10.0) -> None:
         self._timeout = timeout
+        self._kept: list[Ofctl] = []
+
+    @contextlib.asynccontextmanager
+    async def ready(self) -> AsyncIterator[None]:
+        """Within this an ovs-ofctl is started ahead for the next few flows, once there were some."""
+        async with Ofctl.session(self._timeout) as ofctl:
+            self._kept.append(ofctl)
+            try:
+                yield
+            finally:
+                self._kept.clear()
+
+    @contextlib.asynccontextmanager
+    async def _session(self, ports: Mapping[str, int]) -> AsyncIterator[Ofctl]:
+        """The one that is kept, unless somebody has it, or one for now."""
+        if not self._kept:
+            async with Ofctl.session(self._timeout) as ofctl:
+                yield ofctl
+            return
+        ofctl = self._kept.pop()
+        try:
+            yield ofctl
+        finally:
+            asyncio.get_running_loop().call_later(_AFTERWARDS, self._keep, ofctl, ports)
+
+    def _keep(self, ofctl: Ofctl, ports: Mapping[str, int]) -> None:
+        if ofctl.open:
+            ofctl.prepare(ports)
+            self._kept.append(ofctl)
 
     async def compile(
         self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str] = ()
@@ -157,7 +182,7 @@ class FlowCompiler:
         self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str], kind: _Kind[_T]
     ) -> dict[str, _T | CompileFault]:
         wanted = list(dict.fromkeys(texts))
-        async with Ofctl.session(self._timeout) as ofctl:
+        async with self._session(ports) as ofctl:
             work = _Work(ofctl, kind, _mentioned(wanted, ports))
             work.stand_in(awaited)
             for text in wanted:

@@ -6,7 +6,8 @@ that the switch will not take, ``odd`` one that it reports in other words than i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from controllers.drivers.openflow.compiler import Compiled, CompileFault
@@ -19,6 +20,10 @@ class FakeCompiler:
 
     def __init__(self, *, timeout: float = 1.0) -> None:
         self.texts: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def ready(self) -> AsyncIterator[None]:
+        yield
 
     async def compile(
         self, texts: Iterable[str], ports: Mapping[str, int], awaited: Collection[str] = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import stat
 import time
 from pathlib import Path
@@ -12,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.drivers.openflow import ofctl
-from controllers.drivers.openflow.compiler import Compiled, CompileFault, FlowCompiler, words
+from controllers.drivers.openflow.compiler import Compiled, CompileFault, FlowCompiler
 from controllers.drivers.openflow.flows import LOCAL, Flow, FlowKey
+from controllers.drivers.openflow.ofctl import words
 from reconciler.errors import DriverError
 from tests.controllers.drivers.openflow.support import output, to_ip
 
@@ -201,3 +204,38 @@ async def test_an_ovs_ofctl_that_fails_otherwise_is_quoted(tmp_path: Path, monke
     monkeypatch.setitem(ofctl._ENVIRONMENT, "PATH", f"{tmp_path}:{ofctl._ENVIRONMENT['PATH']}")
     with pytest.raises(DriverError, match=r"status 3.*out of order"):
         await FlowCompiler().compile(["actions=drop"], PORTS)
+
+
+async def test_one_that_was_started_ahead_reads_what_a_fresh_one_reads() -> None:
+    texts, seen, compiler = ["in_port=p1,actions=output:p2", "in_port=p2,actions=drop"], [], FlowCompiler()
+    async with compiler.ready():
+        for ports in (
+            {"p1": 1, "p2": 2},
+            {"p1": 1, "p2": 2, "p3": 3},
+            {"p1": 7, "p2": 2},
+            {"p2": 2},
+            {"p1": 1, "p2": 2},
+        ):
+            found = await compiler.compile(texts, ports, {"p1"})
+            await asyncio.sleep(0.1)  # the next one is started
+            fresh = await FlowCompiler().compile(texts, ports, {"p1"})
+            assert found == fresh, ports
+            seen.append(found[texts[0]])
+    assert isinstance(seen[3], CompileFault)
+    assert seen[0] == seen[4] != seen[2]
+
+
+async def test_one_that_was_started_ahead_and_has_died_is_missed_by_nobody() -> None:
+    text, compiler = "in_port=p1,actions=drop", FlowCompiler()
+    async with compiler.ready():
+        first = await compiler.compile([text], {"p1": 1})
+        await asyncio.sleep(0.1)
+        (child,) = waiting_programs()
+        os.kill(child, signal.SIGKILL)
+        assert await compiler.compile([text], {"p1": 1}) == first
+
+
+def waiting_programs() -> list[int]:
+    """The ovs-ofctl that this process has started and that have not ended."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "ovs-ofctl\n"]
