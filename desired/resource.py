@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,3 +90,16 @@ class Resource:
 
 
 Resources = Mapping[ResourceId, Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What was put into a set of resources, or took the place of what had its id there; and what went out of it."""
+
+    put: tuple[Resource, ...] = ()
+    gone: tuple[ResourceId, ...] = ()
+
+
+def copied(resources: Resources) -> dict[ResourceId, Resource]:
+    """A copy to change. (Of a read-only view `dict` would copy item by item, ten times as long.)"""
+    return resources.copy() if isinstance(resources, MappingProxyType) else dict(resources)

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from desired.resource import Resource, ResourceId, Resources
+from desired.resource import Resource, ResourceId, Resources, copied
 
 _NONE: frozenset[ResourceId] = frozenset()
 _BITS = (1 << 64) - 1
@@ -59,7 +59,7 @@ class Snapshot:
 
     def changed(self, put: Iterable[Resource] = (), gone: Iterable[ResourceId] = ()) -> Snapshot:
         """This snapshot with these resources put into it and taken out of it."""
-        by_id = dict(self.resources)
+        by_id = copied(self.resources)
         differing: set[ResourceId] = set()
         moved: set[ResourceId] = set()
         for rid in gone:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -56,7 +56,7 @@ def build(model: Model, previous: Topology | None = None, changed: Iterable[Reso
     followed = with_changes(before.index, model, rids)
     if followed is None:
         return _whole(model, previous)
-    return _partly(previous, before, *followed)
+    return _partly(previous, before, rids, *followed)
 
 
 def differing(old: Model, new: Model, among: Iterable[ResourceId] | None = None) -> tuple[ResourceId, ...]:
@@ -117,9 +117,7 @@ def _whole(model: Model, previous: Topology | None) -> Topology:
             if old is not None and same_world and old.parts == parts:
                 networks[own] = old
             else:
-                networks[own] = made_network(
-                    parts, model.options, index.network_nodes, None if old is None else old.network
-                )
+                networks[own] = made_network(parts, model.options, index.network_nodes, old)
     served: dict[ResourceId, tuple[str, FloatingIp]] = {}
     faults: dict[ResourceId, str] = {}
     choosing = _Choosing(index, resolver, networks)
@@ -130,19 +128,23 @@ def _whole(model: Model, previous: Topology | None) -> Topology:
     return _topology(model.options, Memory(index, networks, legs, served, faults), routers, previous)
 
 
-def _partly(previous: Topology, before: Memory, index: Index, touched: Touched) -> Topology:
+def _partly(
+    previous: Topology, before: Memory, rids: Collection[ResourceId], index: Index, touched: Touched
+) -> Topology:
     networks, served, faults = dict(before.networks), dict(before.served), dict(before.faults)
     resolver = index.resolver
     routers, floats = set(touched.routers), touched.floats | faults.keys()
     legs = index.legs_on() if routers else before.legs
+    alone = not routers and all(rid.kind == NeutronPortSpec.kind for rid in rids)
     for own in touched.networks:
         old = networks.get(own)
         resource = index.model.objects[index.ids.by_id[NetworkSpec.kind, own]]
-        parts = _parts(index, resolver, own, resource, legs.get(own, ()))
-        made = networks[own] = made_network(
-            parts, previous.options, index.network_nodes, None if old is None else old.network
-        )
-        for port in set(made.network.ports) ^ set(() if old is None else old.network.ports):
+        if alone and old is not None and old.parts.resource is resource:
+            parts = _with_ports(old.parts, before.index, index, resolver, rids)
+        else:
+            parts = _parts(index, resolver, own, resource, legs.get(own, ()))
+        made = networks[own] = made_network(parts, previous.options, index.network_nodes, old)
+        for port in _other_ports(() if old is None else old.network.ports, made.network.ports):
             routers |= {port.device} if port.device else set()
             floats |= index.float_refs.get(port.name, EMPTY) | index.float_refs.get(port.id, EMPTY)
     choosing = _Choosing(index, resolver, networks)
@@ -169,19 +171,48 @@ def _parts(index: Index, resolver: Resolver, own: str, resource: Resource, legs:
         spec = objects[rid].spec
         assert isinstance(spec, NeutronFloatingIpSpec)
         floats.append(spec.floating)
-    names = {}
-    bounds = []
-    for port_id, at, router, node in ports:
-        found = objects[at]
-        assert isinstance(found.spec, NeutronPortSpec)
-        if found.spec.owner in {Owner.ROUTER_GATEWAY, Owner.ROUTER_INTERFACE} and not router:
-            continue
-        bounds.append(Bound(port_id, found, router, node))
-        for fixed in found.spec.fixed_ips:
-            if fixed.subnet is not None and fixed.subnet not in names:
-                subnet = resolver.subnet(fixed.subnet)
-                names[fixed.subnet] = "" if subnet is None else index.ids.own[subnet.id]
+    names: dict[str, str] = {}
+    bounds = [bound for each in ports if (bound := _usable(index, resolver, each, names)) is not None]
     return Parts(own, resource, tuple(subnets), tuple(bounds), legs, tuple(sorted(floats)), names)
+
+
+def _with_ports(old: Parts, before: Index, index: Index, resolver: Resolver, rids: Collection[ResourceId]) -> Parts:
+    """The parts of a network of which only these ports are other than before."""
+    bounds, names = list(old.ports), dict(old.subnet_names)
+    for rid in rids:
+        was, now = before.ids.own.get(rid), index.ids.own.get(rid)
+        if was is not None and rid in before.ports.get(old.id, EMPTY):
+            at = bisect_left(bounds, was, key=lambda bound: bound.id)
+            if at < len(bounds) and bounds[at].id == was:
+                del bounds[at]
+        if now is not None and rid in index.ports.get(old.id, EMPTY):
+            bound = _usable(index, resolver, _bound(index, resolver, index.model.objects[rid]), names)
+            if bound is not None:
+                bounds.insert(bisect_left(bounds, now, key=lambda bound: bound.id), bound)
+    return replace(old, ports=tuple(bounds), subnet_names=names)
+
+
+def _usable(
+    index: Index, resolver: Resolver, found: tuple[str, ResourceId, str, str], names: dict[str, str]
+) -> Bound | None:
+    """A port to be made, unless it is one of no known router. The subnets that it names are entered in `names`."""
+    own, at, router, node = found
+    resource = index.model.objects[at]
+    assert isinstance(resource.spec, NeutronPortSpec)
+    if resource.spec.owner in {Owner.ROUTER_GATEWAY, Owner.ROUTER_INTERFACE} and not router:
+        return None
+    for fixed in resource.spec.fixed_ips:
+        if fixed.subnet is not None and fixed.subnet not in names:
+            subnet = resolver.subnet(fixed.subnet)
+            names[fixed.subnet] = "" if subnet is None else index.ids.own[subnet.id]
+    return Bound(own, resource, router, node)
+
+
+def _other_ports(old: tuple[Port, ...], new: tuple[Port, ...]) -> list[Port]:
+    """What is only in one of both. (A port that did not change is the same object.)"""
+    was = {id(port): port for port in old}
+    come = [port for port in new if was.pop(id(port), None) is None]
+    return [*come, *was.values()]
 
 
 def _bound(index: Index, resolver: Resolver, resource: Resource) -> tuple[str, ResourceId, str, str]:

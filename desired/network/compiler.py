@@ -2,13 +2,15 @@
 
 A fragment is what one network, one router or the node itself makes. `Compiler` keeps the fragments of its last run
 with what they were made of, and makes again only those whose inputs are other objects; `compile_node` starts from
-nothing. Both give the same.
+nothing. Both give the same. What a network makes of each of its ports is kept port by port, so that one that changes
+among a thousand costs what one costs, and `Compiled.step` says what is other than the last time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +19,8 @@ from desired.network.allocations import LAST, Allocations
 from desired.network.build import build
 from desired.network.here import Here, here
 from desired.network.model import TUNNELLED, Model
-from desired.network.topology import Network, Problem, Router, Topology
-from desired.resource import Mode, Resource, ResourceId, Spec
+from desired.network.topology import Network, Port, Problem, Router, Topology
+from desired.resource import Difference, Mode, Resource, ResourceId, Spec, copied
 
 Key = tuple[str, ...]
 _NOTHING: Mapping[ResourceId, Resource] = MappingProxyType({})
@@ -31,6 +33,17 @@ class Compiled:
     resources: Mapping[ResourceId, Resource]
     allocations: Allocations
     problems: tuple[Problem, ...] = ()
+    step: Difference | None = None
+    """How `resources` came from those of the compile before; None when that was not followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """What is made of every port alone: of `ports`, each with what is `common` to them."""
+
+    common: tuple[Any, ...]
+    ports: tuple[Port, ...]
+    make: Callable[[Port], Iterable[Resource]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +57,29 @@ class Part:
     inputs: tuple[Any, ...]
     make: Callable[[], Iterable[Resource]]
     of: tuple[Spec, ...]
+    each: Each | None = None
 
-    def fragment(self) -> Fragment:
+    def fragment(self, before: Fragment | None) -> Fragment:
+        """The resources. What `before` made of the same port and the same common things is taken over."""
         adopt = any(spec.adopt for spec in self.of)
         observe = any(spec.mode is Mode.OBSERVE for spec in self.of)
-        resources = tuple(self.make())
-        if adopt or observe:
-            given = {"adopt": adopt, "mode": Mode.OBSERVE if observe else Mode.ENFORCE}
-            resources = tuple(_with(resource, given) for resource in resources)
-        return Fragment(self.inputs, resources)
+        given = {"adopt": adopt, "mode": Mode.OBSERVE if observe else Mode.ENFORCE} if adopt or observe else {}
+
+        def held(resources: Iterable[Resource]) -> tuple[Resource, ...]:
+            return tuple(_with(resource, given) for resource in resources) if given else tuple(resources)
+
+        whole = held(self.make())
+        each = self.each
+        if each is None:
+            return Fragment(self.inputs, whole)
+        common = (*each.common, adopt, observe)
+        known = before.pieces if before is not None and before.common == common else {}
+        pieces = {}
+        for port in each.ports:
+            old = known.get(port.id)
+            pieces[port.id] = old if old is not None and old[0] is port else (port, held(each.make(port)))
+        every = (*whole, *chain.from_iterable(resources for _, resources in pieces.values()))
+        return Fragment(self.inputs, every, common, pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +88,19 @@ class Fragment:
 
     inputs: tuple[Any, ...]
     resources: tuple[Resource, ...]
+    common: tuple[Any, ...] = ()
+    pieces: Mapping[str, tuple[Port, tuple[Resource, ...]]] = field(default_factory=dict)
+    """What is made of each port, by its id."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Merged:
+    """`doubled`: made by more than one fragment."""
+
     resources: Mapping[ResourceId, Resource] = field(default_factory=lambda: _NOTHING)
     problems: tuple[Problem, ...] = ()
+    doubled: frozenset[ResourceId] = frozenset()
+    step: Difference | None = None
 
 
 def compile_node(model: Model, node: str, allocations: Allocations | None = None) -> Compiled:
@@ -93,7 +127,7 @@ class Compiler:
         allocations = allocations or Allocations()
         node = topology.nodes.get(self.node)
         if node is None:
-            self._fragments, self._here = {}, None
+            self._fragments, self._here, self._merged = {}, None, _Merged()
             return Compiled(_NOTHING, allocations, topology.problems)
         around = here(topology, node)
         self._here = around = self._here if self._here == around else around
@@ -105,7 +139,7 @@ class Compiler:
         vlans = {network.id: vlan for network in present if (vlan := allocations.get(network.id)) is not None}
         self._make(_parts(topology, around, vlans))
         every = (*topology.problems, *problems, *self._merged.problems)
-        return Compiled(self._merged.resources, allocations, every)
+        return Compiled(self._merged.resources, allocations, every, self._merged.step)
 
     def _present_in(self, topology: Topology) -> list[Network]:
         """The networks that have a port on this node, by id."""
@@ -118,16 +152,16 @@ class Compiler:
 
     def _make(self, parts: Iterable[Part]) -> None:
         fragments: dict[Key, Fragment] = {}
-        fresh = False
+        other: list[tuple[Fragment | None, Fragment | None]] = []
         for part in parts:
             old = self._fragments.get(part.key)
             if old is not None and old.inputs == part.inputs:
                 fragments[part.key] = old
             else:
-                fresh = True
-                fragments[part.key] = part.fragment()
-        if fresh or fragments.keys() != self._fragments.keys():
-            self._merged = _merged(fragments)
+                fragments[part.key] = part.fragment(old)
+                other.append((old, fragments[part.key]))
+        other += [(old, None) for key, old in self._fragments.items() if key not in fragments]
+        self._merged = (self._fragments and _followed(self._merged, other)) or _merged(fragments)
         self._fragments = fragments
 
 
@@ -150,13 +184,16 @@ def _network_part(topology: Topology, around: Here, network: Network, vlan: int)
     def make() -> Iterator[Resource]:
         yield from flows.network(around, network, vlan)
         yield from dhcp.fragment(topology, network, around.name, vlan)
-        for port in network.ports:
-            if port.node == around.name and port.owner in bridges.PLUGGED:
-                yield from bridges.held(network, port, vlan)
-                yield from hosts.fragment(topology, network, port, vlan)
+
+    def of_port(port: Port) -> Iterator[Resource]:
+        yield from flows.port(around, network.spec, port, vlan)
+        if port.node == around.name and port.owner in bridges.PLUGGED:
+            yield from bridges.held(network, port, vlan)
+            yield from hosts.fragment(topology, network, port, vlan)
 
     of = around.options, around.node.spec, network.spec
-    return Part(("network", network.id), (around, network, vlan), make, of)
+    each = Each((around, network.spec, network.origin, network.subnets, vlan), network.ports, of_port)
+    return Part(("network", network.id), (around, network, vlan), make, of, each)
 
 
 def _router_part(topology: Topology, around: Here, router: Router, vlans: Mapping[str, int]) -> Iterator[Part]:
@@ -196,10 +233,35 @@ def _declared(topology: Topology, network: str) -> Resource:
 def _merged(fragments: Mapping[Key, Fragment]) -> _Merged:
     """All fragments together. Where two make one resource, the first by key keeps it; that they differ is a problem."""
     found: dict[ResourceId, Resource] = {}
+    doubled: set[ResourceId] = set()
     problems: list[Problem] = []
     for key in sorted(fragments):
         for resource in fragments[key].resources:
             first = found.setdefault(resource.id, resource)
-            if first is not resource and first.generation != resource.generation:
-                problems.append((resource, f"{resource.id} is already made for {first.origin}, and differs"))
-    return _Merged(MappingProxyType(found), tuple(problems))
+            if first is not resource:
+                doubled.add(resource.id)
+                if first.generation != resource.generation:
+                    problems.append((resource, f"{resource.id} is already made for {first.origin}, and differs"))
+    return _Merged(MappingProxyType(found), tuple(problems), frozenset(doubled))
+
+
+def _followed(before: _Merged, other: Iterable[tuple[Fragment | None, Fragment | None]]) -> _Merged | None:
+    """All together after these fragments took the place of those. None when one resource is made twice by them."""
+    gone: dict[ResourceId, Resource] = {}
+    put: list[Resource] = []
+    for old, new in other:
+        was = {id(resource): resource for resource in ([] if old is None else old.resources)}
+        put += [resource for resource in ([] if new is None else new.resources) if was.pop(id(resource), None) is None]
+        gone.update((resource.id, resource) for resource in was.values())
+    if not put and not gone:
+        return replace(before, step=Difference())
+    if not before.doubled.isdisjoint(gone):
+        return None
+    found = copied(before.resources)
+    for rid in gone:
+        del found[rid]
+    for resource in put:
+        if found.setdefault(resource.id, resource) is not resource:
+            return None
+        gone.pop(resource.id, None)
+    return _Merged(MappingProxyType(found), before.problems, before.doubled, Difference(tuple(put), tuple(gone)))

@@ -7,17 +7,17 @@ itself wins over what the model compiles to, and that is told, too. Pure, and in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from desired.network.allocations import Allocations
 from desired.network.build import build
 from desired.network.check import WORDS, Fault, faults
-from desired.network.compiler import Compiler
+from desired.network.compiler import Compiled, Compiler
 from desired.network.model import KIND_NAMES, Model, NodeSpec, object_id
 from desired.network.symbolic import dealt
-from desired.resource import Resource, ResourceId
+from desired.resource import Difference, Resource, ResourceId, copied
 from desired.schema.problem import Problem, did_you_mean
 from desired.schema.tree import Loaded
 
@@ -33,6 +33,8 @@ class Composed:
     model: Model = field(default_factory=lambda: Model(_NONE))
     allocations: Allocations = field(default_factory=Allocations)
     notices: Sequence[str] = ()
+    step: Difference | None = None
+    """How `loaded.resources` came from those of this composer's last good state; None when that was not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,42 @@ class _Yaml:
         rest = {r.id: r for r in loaded.resources if r.id.kind not in KIND_NAMES}
         return cls(loaded, MappingProxyType(objects), ids, MappingProxyType(rest))
 
+    def declares(self, rid: ResourceId) -> bool:
+        """Whether an object of OpenStack is declared here as well."""
+        return rid in self.objects or (rid.kind, rid.name) in self.ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The model of both sources. `overlaps` are OpenStack's objects that YAML declares as well."""
+
+    yaml: _Yaml
+    model: Model
+    overlaps: Objects
+
+    @classmethod
+    def of(cls, yaml: _Yaml, openstack: Objects) -> _Joined:
+        overlaps = {rid: resource for rid, resource in openstack.items() if yaml.declares(rid)}
+        rest = openstack if not overlaps else {rid: each for rid, each in openstack.items() if rid not in overlaps}
+        return cls(yaml, Model(MappingProxyType({**rest, **yaml.objects})), overlaps)
+
+    def after(self, openstack: Objects, changed: Iterable[ResourceId]) -> _Joined:
+        """The same with these objects as OpenStack has them now."""
+        objects, overlaps = copied(self.model.objects), dict(self.overlaps)
+        for rid in changed:
+            resource = openstack.get(rid)
+            overlaps.pop(rid, None)
+            if self.yaml.declares(rid):
+                overlaps.update({} if resource is None else {rid: resource})
+            elif resource is None:
+                objects.pop(rid, None)
+            else:
+                objects[rid] = resource
+        return _Joined(self.yaml, Model(MappingProxyType(objects)), overlaps)
+
+    def notices(self) -> list[str]:
+        return [f"{_said(resource)} is declared in YAML as well, which wins" for resource in self.overlaps.values()]
+
 
 class Composer:
     """Makes one node's desired state; what did not change since the last time is not made again."""
@@ -59,13 +97,19 @@ class Composer:
         self._node = node
         self._compiler = Compiler(node)
         self._yaml = _Yaml.of(Loaded())
+        self._joined: _Joined | None = None
+        self._before: _Joined | None = None
+        self._compiled: _Joined | None = None
+        """What was compiled last."""
+        self._good: _Yaml | None = None
+        """The tree of the last state, if that was a good one."""
         self._faults: tuple[Loaded | None, Sequence[Fault]] = (None, ())
 
     def model(self, loaded: Loaded, openstack: Objects = _NONE) -> Model:
         """The model of both sources, without judging it."""
         if loaded is not self._yaml.loaded:
             self._yaml = _Yaml.of(loaded)
-        return self._merged(openstack)[0]
+        return _Joined.of(self._yaml, openstack).model
 
     def dealt(self, loaded: Loaded) -> Allocations:
         """Local VLANs for where the node's own are not known (see `desired.network.symbolic`)."""
@@ -73,44 +117,66 @@ class Composer:
         return dealt(build(model), self._node) if model else Allocations()
 
     def compose(
-        self, loaded: Loaded, allocations: Allocations, openstack: Objects = _NONE, *, waiting: bool = False
+        self,
+        loaded: Loaded,
+        allocations: Allocations,
+        openstack: Objects = _NONE,
+        *,
+        waiting: bool = False,
+        changed: Collection[ResourceId] | None = None,
     ) -> Composed:
         """`openstack` is the mirror's objects; `waiting`: it may not have all of them yet, so dangling is no mistake.
 
-        With problems, `loaded.resources` is not to be enforced.
+        `changed` names what is other in `openstack` than in the call before; None: anything. With problems,
+        `loaded.resources` is not to be enforced.
         """
-        if loaded.problems:
+        good, self._good = self._good, None
+        joined, before = self._join(loaded, openstack, changed), self._compiled
+        if joined is None or not joined.model:
             return Composed(loaded, allocations=allocations)
-        if loaded is not self._yaml.loaded:
-            self._yaml = _Yaml.of(loaded)
-        model, notices = self._merged(openstack)
-        if not model:
-            return Composed(loaded, allocations=allocations)
+        model, notices = joined.model, joined.notices()
         problems = [*self._yaml_faults(model, dangling=not waiting), *self._missing_node(model)]
         if problems:
             return Composed(replace(loaded, problems=tuple(problems)), model, allocations, notices)
-        compiled = self._compiler.compile(model, allocations)
+        named = changed if before is not None and before is self._before and before.yaml is joined.yaml else None
+        compiled = self._compiler.compile(model, allocations, named)
+        self._compiled = joined
         said = [f"{_said(resource)}: {message}" for resource, message in compiled.problems]
         resources, warnings = self._overridden(compiled.resources)
         whole = replace(loaded, resources=tuple(resources.values()), warnings=(*loaded.warnings, *warnings))
-        return Composed(whole, model, compiled.allocations, (*notices, *said))
+        self._good = joined.yaml
+        step = self._step(compiled) if good is joined.yaml else None
+        return Composed(whole, model, compiled.allocations, (*notices, *said), step)
 
-    def _merged(self, openstack: Objects) -> tuple[Model, list[str]]:
-        yaml = self._yaml
-        if not openstack:
-            return Model(yaml.objects), []
-        overlaps = [
-            resource for rid, resource in openstack.items() if rid in yaml.objects or (rid.kind, rid.name) in yaml.ids
-        ]
-        notices = [f"{_said(resource)} is declared in YAML as well, which wins" for resource in overlaps]
-        taken = {resource.id for resource in overlaps}
-        rest = openstack if not taken else {rid: each for rid, each in openstack.items() if rid not in taken}
-        return Model(MappingProxyType({**rest, **yaml.objects})), notices
+    def _join(self, loaded: Loaded, openstack: Objects, changed: Collection[ResourceId] | None) -> _Joined | None:
+        """Both sources; None with a tree that is wrong. `_before` is what was joined before."""
+        self._before, self._joined = self._joined, None
+        if loaded.problems:
+            return None
+        if loaded is not self._yaml.loaded:
+            self._yaml = _Yaml.of(loaded)
+        before = self._before
+        if before is None or changed is None or before.yaml is not self._yaml:
+            self._joined = _Joined.of(self._yaml, openstack)
+        else:
+            self._joined = before.after(openstack, changed)
+        return self._joined
+
+    def _step(self, compiled: Compiled) -> Difference | None:
+        """What YAML declares for the node itself stays, whatever the model makes."""
+        own, step = self._yaml.resources, compiled.step
+        if step is None or not own:
+            return step
+        put = tuple(resource for resource in step.put if resource.id not in own)
+        return Difference(put, tuple(rid for rid in step.gone if rid not in own))
 
     def _yaml_faults(self, model: Model, *, dangling: bool) -> Iterable[Problem]:
-        """Looked for once for each tree: what comes from OpenStack afterwards is judged by the topology."""
+        """Looked for once for each tree, and again while something names what OpenStack may have by now.
+
+        What comes from OpenStack afterwards is judged by the topology.
+        """
         known, found = self._faults
-        if known is not self._yaml.loaded:
+        if known is not self._yaml.loaded or (dangling and any(fault.dangling for fault in found)):
             own = self._yaml.objects
             found = [fault for fault in faults(model) if own.get(fault.resource.id) is fault.resource]
             self._faults = (self._yaml.loaded, found)
@@ -118,10 +184,10 @@ class Composer:
 
     def _missing_node(self, model: Model) -> Iterable[Problem]:
         """A model that does not know this node would make nothing here, and take away what is there: refused."""
-        names = [resource.id.name for resource in model.all(NodeSpec)]
         declared = [rid.name for rid in self._yaml.objects if rid.kind == NodeSpec.kind]
-        if self._node in names or not declared:
+        if not declared or ResourceId(NodeSpec.kind, self._node) in model.objects:
             return
+        names = [resource.id.name for resource in model.all(NodeSpec)]
         first = self._yaml.objects[ResourceId(NodeSpec.kind, declared[0])].origin
         message = f"node {self._node} is not among the model's nodes, so the model would make nothing here; refused"
         hint = did_you_mean(self._node, names) or f"known here: {', '.join(sorted(names)[:10])}"

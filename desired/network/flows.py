@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from desired.network import multi_table, physical, single_table
 from desired.network.here import Here
-from desired.network.model import TUNNELLED, Layout
-from desired.network.topology import Network
+from desired.network.model import TUNNELLED, Layout, NetworkSpec
+from desired.network.topology import Network, Port
 from desired.resource import Resource
 
 
@@ -28,9 +28,16 @@ def tunnels(here: Here) -> Iterator[Resource]:
 
 
 def network(here: Here, network: Network, vlan: int) -> Iterator[Resource]:
-    """Flows of a network that is on this node."""
+    """Flows of a network that is on this node, without those of its ports."""
     if network.spec.type not in TUNNELLED:
         yield from physical.network(here, network, vlan)
     elif here.tunnels:
         layout = single_table if here.options.layout is Layout.SINGLE_TABLE else multi_table
         yield from layout.network(here, network, vlan)
+
+
+def port(here: Here, network: NetworkSpec, port: Port, vlan: int) -> Iterator[Resource]:
+    """Flows of one port of such a network."""
+    if network.type in TUNNELLED and here.tunnels:
+        layout = single_table if here.options.layout is Layout.SINGLE_TABLE else multi_table
+        yield from layout.port(here, network, port, vlan)

@@ -20,6 +20,7 @@ from ipaddress import ip_address
 
 from desired.network.draft import flow
 from desired.network.here import PATCH_INT, Here, tunnel_name
+from desired.network.model import NetworkSpec
 from desired.network.topology import Network, Port
 from desired.resource import Resource
 
@@ -83,12 +84,16 @@ def network(here: Here, network: Network, vlan: int) -> Iterator[Resource]:
         out = ",".join(f"output:{name}" for name in tunnel.values())
         text = f"table=22,priority=1,dl_vlan={vlan},actions=strip_vlan,set_tunnel:{key},{out}"
         yield flow(bridge, text, origin)
-    for port in network.ports:
-        if port.node in tunnel:
-            out = f"strip_vlan,set_tunnel:{key},output:{tunnel[port.node]}"
-            text = f"table=20,priority=2,dl_vlan={vlan},dl_dst={port.mac},actions={out}"
-            yield flow(bridge, text, port.origin)
-            yield from _answers(bridge, port, vlan)
+
+
+def port(here: Here, network: NetworkSpec, port: Port, vlan: int) -> Iterator[Resource]:
+    """The way to a port on another node."""
+    if port.node in here.peers:
+        bridge, peer = here.options.tunnel_bridge, here.peers[port.node]
+        out = f"strip_vlan,set_tunnel:{network.segmentation_id},output:{tunnel_name(network.type, peer)}"
+        text = f"table=20,priority=2,dl_vlan={vlan},dl_dst={port.mac},actions={out}"
+        yield flow(bridge, text, port.origin)
+        yield from _answers(bridge, port, vlan)
 
 
 def _answers(bridge: str, port: Port, vlan: int) -> Iterator[Resource]:

@@ -56,13 +56,14 @@ class Made:
     problems: tuple[Problem, ...]
 
 
-def made_network(parts: Parts, options: OptionsSpec, network_nodes: tuple[str, ...], before: Network | None) -> Made:
+def made_network(parts: Parts, options: OptionsSpec, network_nodes: tuple[str, ...], before: Made | None) -> Made:
     """The network of `parts`; whatever is equal in `before` is taken from there, so that it is the same object."""
-    return _Maker(parts, options, network_nodes).made(before)
+    return _Maker(parts, options, network_nodes, before).made(None if before is None else before.network)
 
 
 class _Maker:
-    def __init__(self, parts: Parts, options: OptionsSpec, network_nodes: tuple[str, ...]) -> None:
+    def __init__(self, parts: Parts, options: OptionsSpec, network_nodes: tuple[str, ...], before: Made | None) -> None:
+        self.known = _known(parts, before)
         self.parts = parts
         self.options = options
         self.network_nodes = network_nodes
@@ -106,6 +107,11 @@ class _Maker:
     def _declared(self, bound: Bound) -> Port:
         spec = bound.resource.spec
         assert isinstance(spec, NeutronPortSpec)
+        old = self.known.get(bound.id)
+        if old is not None and old[0].resource is bound.resource and (old[0].router, old[0].node) == (
+            bound.router, bound.node
+        ):  # fmt: skip
+            return old[1]
         addresses = []
         for fixed in spec.fixed_ips:
             subnet = None if fixed.subnet is None else self.parts.subnet_names.get(fixed.subnet, "")
@@ -212,6 +218,22 @@ def _subnets(declared: Iterable[tuple[str, Resource]]) -> Iterator[Subnet]:
         yield Subnet(own, resource.id.name, resource.spec, resource.origin)
 
 
+def _known(parts: Parts, before: Made | None) -> Mapping[str, tuple[Bound, Port]]:
+    """The declared ports of before that would be made alike, if what they are made of is the same, by id."""
+    if before is None or before.parts.subnets != parts.subnets:
+        return {}
+    names = parts.subnet_names
+    if any(names.get(name, own) != own for name, own in before.parts.subnet_names.items()):
+        return {}
+    at_fault = {resource.id for resource, _ in before.problems}
+    ports = {port.id: port for port in before.network.ports if port.owner is not Owner.DHCP}
+    return {
+        bound.id: (bound, ports[bound.id])
+        for bound in before.parts.ports
+        if bound.id in ports and bound.resource.id not in at_fault
+    }
+
+
 def _kept(new: Network, old: Network | None) -> Network:
     """The old network if it is equal, else the new one with its equal parts from the old one."""
     if old is None:
@@ -220,5 +242,9 @@ def _kept(new: Network, old: Network | None) -> Network:
         return old
     subnets = old.subnets if new.subnets == old.subnets else new.subnets
     known = {port.id: port for port in old.ports}
-    ports = tuple(known[port.id] if known.get(port.id) == port else port for port in new.ports)
+    ports = tuple(_old_if_equal(known.get(port.id), port) for port in new.ports)
     return replace(new, subnets=subnets, ports=ports)
+
+
+def _old_if_equal(old: Port | None, new: Port) -> Port:
+    return old if old is not None and (old is new or old == new) else new

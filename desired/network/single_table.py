@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from desired.network.draft import flow
 from desired.network.here import PATCH_INT, Here
-from desired.network.topology import Network
+from desired.network.model import NetworkSpec
+from desired.network.topology import Network, Port
 from desired.resource import Resource
 
 _MULTICAST = "01:00:00:00:00:00/01:00:00:00:00:00"
@@ -30,8 +31,10 @@ def network(here: Here, network: Network, vlan: int) -> Iterator[Resource]:
         f"priority=3,tun_id={key},dl_dst={_MULTICAST},actions=mod_vlan_vid:{vlan},output:{PATCH_INT}",
         network.origin,
     )
-    for port in network.ports:
-        if port.node == here.name:
-            yield flow(
-                bridge, f"priority=3,tun_id={key},dl_dst={port.mac},actions=mod_vlan_vid:{vlan},NORMAL", port.origin
-            )
+
+
+def port(here: Here, network: NetworkSpec, port: Port, vlan: int) -> Iterator[Resource]:
+    """The way to a port that is here."""
+    if port.node == here.name:
+        match = f"priority=3,tun_id={network.segmentation_id},dl_dst={port.mac}"
+        yield flow(here.options.tunnel_bridge, f"{match},actions=mod_vlan_vid:{vlan},NORMAL", port.origin)
