@@ -95,14 +95,19 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
     sinks: list[Sink] = [metrics, feed, *extra_sinks, *([writer] if journal else [])]
     engine = Engine(catalog.all(), settings=settings, clock=clock, metrics=metrics, sinks=sinks)
 
+    written = ""
+
     def remember(snapshot: Snapshot) -> None:
+        """Each state of the YAML; of those that notifications make of it, the newest when the store gets to it."""
+        nonlocal written
         if not journal:
             return
+        before, written = written, cluster.digest
         row = RevisionRow(snapshot.revision, clock.wall(), resources=len(snapshot.resources))
-        writer.revision(row, list(snapshot.resources.values()))
+        writer.revision(row, list(snapshot.resources.values()), passing=bool(written) and written == before)
 
     intake = Intake(engine, FilesSource.name, settings.settle_remove, remember)
-    cluster = Cluster(settings.node, intake, catalog.ovsdb.observed_ports)
+    cluster = Cluster(settings.node, intake, catalog.ovsdb.observed_ports, metrics.compose_seconds.observe)
     source = FilesSource(
         settings.desired,
         node=settings.node,

@@ -31,6 +31,8 @@ class Waiting:
     """What waits to be written besides the journal. Newer replaces older, so it cannot grow for ever."""
 
     revisions: dict[str, tuple[RevisionRow, Iterable[Resource]]] = field(default_factory=dict)
+    passing: str = ""
+    """The last of them, if it is not remembered once there is a newer one."""
     applied: dict[str, float] = field(default_factory=dict)
     statuses: Sequence[ResourceStatus] | None = None
     pauses: dict[str, PauseRow | None] = field(default_factory=dict)
@@ -38,8 +40,10 @@ class Waiting:
     mirror: dict[tuple[str, str, str], MirrorRow | None] = field(default_factory=dict)
     """By source, kind and name; None is an object to be forgotten."""
 
-    def add_revision(self, row: RevisionRow, resources: Iterable[Resource]) -> None:
-        """It becomes the last in the order, also when it waits already."""
+    def add_revision(self, row: RevisionRow, resources: Iterable[Resource], *, passing: bool = False) -> None:
+        """It becomes the last in the order, also when it waits already. A `passing` one waits for nothing newer."""
+        self.revisions.pop(self.passing, None)
+        self.passing = row.revision if passing else ""
         self.revisions.pop(row.revision, None)
         self.revisions[row.revision] = (row, resources)
         while len(self.revisions) > WAITING_REVISIONS:

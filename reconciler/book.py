@@ -26,6 +26,8 @@ class DesiredBook:
         self._scopes: dict[Scope, Resources] = {}
         self._observing: set[ResourceId] = set()
         self._counts: Counter[str] = Counter()
+        self._referring: dict[ResourceId, Counter[Scope]] = {}
+        """By resource: how many in each scope refer to it."""
 
     def take(self, snapshot: Snapshot) -> Mapping[Scope, Sequence[ResourceId]]:
         """Make `snapshot` the truth. Returns, for every scope that differs, the resources that do.
@@ -42,6 +44,8 @@ class DesiredBook:
             self._note(rid, old, new)
             controller = self.controller(rid.kind)
             here = {controller.scope(resource) for resource in (old, new) if resource is not None}
+            self._refer(controller, old, -1)
+            self._refer(controller, new, 1)
             for scope in here:
                 inside = fresh.get(scope)
                 if inside is None:
@@ -67,14 +71,21 @@ class DesiredBook:
         else:
             self._observing.discard(rid)
 
+    def _refer(self, controller: Controller, resource: Resource | None, number: int) -> None:
+        if resource is None:
+            return
+        scope = controller.scope(resource)
+        for ref in resource.spec.refs():
+            referring = self._referring.setdefault(ref, Counter())
+            referring[scope] += number
+            if not referring[scope]:
+                del referring[scope]
+                if not referring:
+                    del self._referring[ref]
+
     def dependents(self, rids: Collection[ResourceId]) -> set[Scope]:
         """The scopes in which something refers to one of these."""
-        wanted = frozenset(rids)
-        return {
-            scope
-            for scope, resources in self._scopes.items()
-            if any(ref in wanted for resource in resources.values() for ref in resource.spec.refs())
-        }
+        return {scope for rid in rids for scope in self._referring.get(rid, ())}
 
     def controller(self, kind: str) -> Controller:
         """The controller of `kind`. Raises ConfigError for a kind that does not exist."""

@@ -1,21 +1,24 @@
 """From what the sources say to this node's desired state: joins YAML and OpenStack's model, and hands it to the intake.
 
-Inputs come as they like; one task makes the state of what is there, off the loop, and again when more has come
-meanwhile: a flood of notifications becomes few states. Local VLANs are read from the node before the first model is
-compiled and kept from then on; until Open vSwitch says which are in use, nothing of a model is made or taken away.
+Inputs come as they like; one task makes the state of what is there, and again when more has come meanwhile. A small
+change is composed at once, on the loop; a large one in a thread. While a flood of notifications lasts, the gap between
+two states grows, so that it becomes few states. Local VLANs are read from the node before the first model is compiled
+and kept from then on; until Open vSwitch says which are in use, nothing of a model is made or taken away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from desired.network.allocations import Allocations, ObservedPort, harvest
 from desired.network.build import build
 from desired.network.compose import Composed, Composer
 from desired.network.model import Model
-from desired.resource import Resource, ResourceId
+from desired.resource import Resource, ResourceId, copied
 from desired.schema import Loaded
 from reconciler.intake import Intake
 from reconciler.logs import get_logger
@@ -28,36 +31,89 @@ NO_VLANS = "Open vSwitch has not said yet which local VLANs are in use; nothing 
 POLL = 0.05
 """Seconds until Open vSwitch is looked at again."""
 
+FIRST_GAP, MAX_GAP = 0.05, 2.0
+"""Seconds between two states in a flood: doubling, so that one of any length is few states."""
+
+REST = 0.1
+"""Seconds between two states at most, while there is no flood."""
+
+CALM = 0.05
+"""Seconds without a flood after which it is over: the broker may pause for a moment."""
+
+FEW, QUICK = 20, 0.01
+"""So few changed objects are composed on the loop if the last state took no longer, in seconds."""
+
 Observed = Callable[[str], Sequence[ObservedPort] | None]
 """The ports of a bridge of this node as OVSDB has them; None while it is not known."""
 
 
 class Cluster:
-    """Holds the last word of each source. `run` is its one task; `compose` is one round, for `--once`."""
+    """Holds the last word of each source. `run` is its one task; `compose` is one round, for `--once`.
 
-    def __init__(self, node: str, intake: Intake, observed: Observed) -> None:
+    `on_composed` hears how many seconds passed from the first news to the state that has it.
+    """
+
+    def __init__(self, node: str, intake: Intake, observed: Observed, on_composed: Callable[[float], None]) -> None:
         self._composer = Composer(node)
         self._intake = intake
         self._observed = observed
+        self._on_composed = on_composed
         self._news = asyncio.Event()
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self._since = 0.0
+        self._took = 0.0
+        self._gap = 0.0
+        self._digest = ""
         self._busy = asyncio.Lock()
         self._files: Loaded | None = None
         self._openstack: Mapping[ResourceId, Resource] = MappingProxyType({})
         self._openstack_problem = ""
+        self._changed: set[ResourceId] | None = None
+        """What is other in OpenStack's model since the last state; None: anything may be."""
         self._allocations: Allocations | None = None
         self.notices: Sequence[str] = ()
         self.model = Model(MappingProxyType({}))
         self.waits = ""
 
+    @property
+    def digest(self) -> str:
+        """Which YAML is in the state that was made last."""
+        return self._digest
+
     def take_files(self, loaded: Loaded) -> None:
         """A new state of the YAML, good or not."""
         self._files = loaded
-        self._news.set()
+        self._heard()
 
-    def take_openstack(self, objects: Mapping[ResourceId, Resource], problem: str) -> None:
-        """What the mirror holds now. `problem`: why nothing may be deleted on its word; empty when it is in sync."""
+    def take_openstack(
+        self,
+        objects: Mapping[ResourceId, Resource],
+        problem: str,
+        changed: Collection[ResourceId] | None = None,
+    ) -> None:
+        """What the mirror holds now (a live view will do). `changed` in it since the last time; None: find out.
+
+        `problem`: why nothing may be deleted on its word; empty when it is in sync.
+        """
         self._openstack, self._openstack_problem = objects, problem
-        self._news.set()
+        if changed is None:
+            self._changed = None
+        elif self._changed is not None:
+            self._changed.update(changed)
+        self._heard()
+
+    def flooded(self, *, more: bool) -> None:
+        """Whether `more` of OpenStack's notifications are about to come, so that a state is better made later."""
+        if more:
+            self._calm.clear()
+        else:
+            self._calm.set()
+
+    def _heard(self) -> None:
+        if not self._news.is_set():
+            self._since = asyncio.get_running_loop().time()
+            self._news.set()
 
     @property
     def allocations(self) -> Allocations:
@@ -70,6 +126,23 @@ class Cluster:
             if not await self.compose():
                 await asyncio.sleep(POLL)
                 self._news.set()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Composing takes half of the time at most, and in a flood ever less of it."""
+        loop = asyncio.get_running_loop()
+        if self._calm.is_set() and not self._gap:
+            await asyncio.sleep(min(self._took, REST))
+            return
+        self._gap = min(MAX_GAP, max(FIRST_GAP, 2 * self._gap))
+        until = loop.time() + self._gap
+        while (left := until - loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._calm.wait(), left)
+            await asyncio.sleep(min(CALM, max(0.0, until - loop.time())))
+            if self._calm.is_set():  # for a while: it is over
+                self._gap = 0.0
+                return
 
     async def compose(self) -> bool:
         """Make the state of what is there and hand it over. False when the node has not said yet what it must know."""
@@ -88,15 +161,29 @@ class Cluster:
             if model and not await self._harvest(model):
                 return False
         self.waits = ""
-        composed = await asyncio.to_thread(
+        loop = asyncio.get_running_loop()
+        began, since = loop.time(), self._since
+        self._take(await self._composed(loaded))
+        self._took = loop.time() - began
+        self._on_composed(loop.time() - since)
+        return True
+
+    async def _composed(self, loaded: Loaded) -> Composed:
+        changed, self._changed = self._changed, set()
+        compose = partial(
             self._composer.compose,
             loaded,
             self.allocations,
-            self._openstack,
             waiting=bool(self._openstack_problem),
+            changed=changed,
         )
-        self._take(composed)
-        return True
+        try:
+            if changed is not None and len(changed) <= FEW and self._took <= QUICK:
+                return compose(self._openstack)
+            return await asyncio.to_thread(compose, MappingProxyType(copied(self._openstack)))
+        except BaseException:
+            self._changed = None
+            raise
 
     async def _harvest(self, model: Model) -> bool:
         ports = self._observed(model.options.integration_bridge)
@@ -113,9 +200,11 @@ class Cluster:
         if composed.loaded.ok and composed.model and self._allocations is not None:
             self._allocations = composed.allocations
         self.model = composed.model
+        before = set(self.notices)
         for notice in composed.notices:
-            if notice not in self.notices:
+            if notice not in before:
                 log.warning("model_notice", notice=notice)
         self.notices = composed.notices
         self._intake.source(OPENSTACK, self._openstack_problem)
-        self._intake.take(composed.loaded)
+        self._digest = composed.loaded.digest
+        self._intake.take(composed.loaded, composed.step)

@@ -166,7 +166,8 @@ def _openstack(parts: Assembly) -> OpenStack | None:
     """Who follows OpenStack, if its broker or API is configured. Their libraries are imported when it connects."""
     if not (parts.settings.amqp.url or parts.settings.neutron.used):
         return None
-    openstack = OpenStack(parts.settings, parts.cluster, parts.writer, parts.engine.clock)
+    age = parts.metrics.notification_age.observe
+    openstack = OpenStack(parts.settings, parts.cluster, parts.writer, parts.engine.clock, age)
     parts.beside.extend(openstack.beside())
     return openstack
 

@@ -103,6 +103,10 @@ class Metrics:
         self.event_to_repair = _Family(
             self._histogram("event_to_repair_seconds", help_repair, _REPAIR, "controller"),
         )
+        composed = "From news of the model or of the YAML to the desired state that has it."
+        self.compose_seconds = self._histogram("compose_seconds", composed, _REPAIR)
+        age = "Age of a notification of OpenStack, by its sender's clock, when it is in the model."
+        self.notification_age = self._histogram("notification_age_seconds", age, _REPAIR)
         self.loop_lag = self._histogram("loop_lag_seconds", "How late the event loop is.", _LAG)
 
     def _build_node(self) -> None:

@@ -48,7 +48,7 @@ async def run_once(
         try:
             await recall(parts)
             if settings.amqp.url or settings.neutron.used:
-                await OpenStack(settings, parts.cluster, parts.writer, engine.clock).recall()
+                await OpenStack(settings, parts.cluster, parts.writer, engine.clock, lambda _age: None).recall()
             engine.gates.in_sync.started()
             loaded = await parts.source.load()
             if loaded.problems:

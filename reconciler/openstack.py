@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from desired.network.mirror import Changed, Mirror
-from desired.sources.amqp import AmqpSource
+from desired.resource import ResourceId
+from desired.sources.amqp import AmqpSource, Batch
 from desired.sources.following import Following
 from desired.sources.neutron import InThread, NeutronSource, Rhythm
 from desired.sources.neutron_api import FullRead, NeutronApi
@@ -33,14 +33,21 @@ MOST_NOTICES = 10
 
 
 class OpenStack:
-    """`run` is its one task. `recall` comes first: the network as last known."""
+    """`run` is its one task. `recall` comes first: the network as last known.
 
-    def __init__(self, settings: Settings, cluster: Cluster, writer: StoreWriter, clock: Clock) -> None:
+    `on_age` hears how old each notification was, by its sender's clock, when the mirror had taken it.
+    """
+
+    def __init__(
+        self, settings: Settings, cluster: Cluster, writer: StoreWriter, clock: Clock, on_age: Callable[[float], None]
+    ) -> None:
         self._cluster = cluster
+        self._on_age = on_age
         self._clock = clock
         amqp = settings.amqp
         self._amqp = AmqpSource(amqp, settings.node, clock=clock, on_gap=self._want_read) if amqp.url else None
         self._following = Following(self._amqp, Mirror(), writer, self._changed, self._want_read)
+        self._following.on_taken = self._taken
         self._reads = self._reading(settings.neutron) if settings.neutron.used else None
         self._unknown = "what the store remembers of it was not read yet"
         self._tell()
@@ -80,12 +87,19 @@ class OpenStack:
             log.info("full_read_wanted", reason=reason)
             self._reads.request()
 
-    def _changed(self, _changed: Changed) -> None:
-        self._tell()
+    def _changed(self, changed: Changed) -> None:
+        self._tell(changed.resources)
 
-    def _tell(self) -> None:
+    def _taken(self, batch: Batch) -> None:
+        now = self._clock.wall()
+        for notice in batch.notices:
+            self._on_age(max(0.0, now - notice.at))
+        if self._amqp is not None:
+            self._cluster.flooded(more=self._amqp.flooded)
+
+    def _tell(self, changed: Collection[ResourceId] | None = None) -> None:
         mirror = self._following.mirror
-        self._cluster.take_openstack(MappingProxyType(dict(mirror.resources)), mirror.problem)
+        self._cluster.take_openstack(mirror.resources, mirror.problem, changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,10 +130,13 @@ class StoreWriter:
             self._journal.add(entry)
             self._wake()
 
-    def revision(self, row: RevisionRow, resources: Iterable[Resource]) -> None:
-        """Remember a revision as the current one. `resources` is read in the thread and must not change."""
+    def revision(self, row: RevisionRow, resources: Iterable[Resource], *, passing: bool = False) -> None:
+        """Remember a revision as the current one. `resources` is read in the thread and must not change.
+
+        A `passing` one, which no person has written, is left out when a newer one comes before it is written.
+        """
         with self._news:
-            self._waiting.add_revision(row, resources)
+            self._waiting.add_revision(row, resources, passing=passing)
             self._wake()
 
     def applied(self, revision: str, at: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from desired.network.openstack import SOURCE
-from desired.sources.amqp_link import Batch, Handlers, Link, State
+from desired.sources.amqp_link import BATCH, Batch, Handlers, Link, State
 from reconciler.clock import Clock
 from reconciler.settings import AmqpSettings
 
@@ -39,6 +39,7 @@ class AmqpSource:
         self._settings, self._node, self._clock, self._on_gap = settings, node, clock, on_gap
         self._arrived: asyncio.Queue[Batch] = asyncio.Queue()
         self._link: Link | None = None
+        self._full = False
         self.ready = False
         self.problem = "not connected yet"
         self.last_event = 0.0
@@ -46,6 +47,11 @@ class AmqpSource:
         self.received = 0
         self.acknowledged = 0
         self.garbage: Counter[str] = Counter()
+
+    @property
+    def flooded(self) -> bool:
+        """More than was taken last is about to come: it was a full batch, or others wait behind it."""
+        return self._full or not self._arrived.empty()
 
     @property
     def waiting(self) -> int:
@@ -70,6 +76,7 @@ class AmqpSource:
                 self.last_event = self._clock.now()
                 self.received += batch.size
                 self.garbage.update(batch.garbage)
+                self._full = batch.size >= BATCH
                 yield batch
         finally:
             self._link = None

@@ -36,7 +36,8 @@ _FREEZE = 2000
 class Following:
     """Keeps `mirror` true. `want_read` is told why the API should be read now.
 
-    `on_change` hears of every change of the objects, and of `mirror.problem`: whether they may be deleted.
+    `on_change` hears of every change of the objects, and of `mirror.problem`: whether they may be deleted. `on_taken`
+    hears of every batch of notifications, after what it changed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Following:
         on_change: Callable[[Changed], None],
         want_read: Callable[[str], None],
     ) -> None:
+        self.on_taken: Callable[[Batch], None] = lambda _batch: None
         self._source, self._writer = source, writer
         self.mirror = mirror
         self._on_change, self._want_read = on_change, want_read
@@ -73,6 +75,7 @@ class Following:
             settling = group.create_task(self._settle(self._source), name="notifications stored")
             async for batch in batches:
                 self._keep(self.mirror.take(batch.notices))
+                self.on_taken(batch)
                 self._stored.put_nowait(batch)
                 self._settle_memory(batch.size)
                 await asyncio.sleep(0)  # others first: a flood is many batches

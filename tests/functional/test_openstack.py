@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import kombu
 import pytest
 
+from tests.desired.network.neutron import message
 from tests.functional.daemon import Node
 from tests.oslo import Publisher
 from tests.rabbitmq import RabbitServer
@@ -19,6 +23,7 @@ model:
   nodes:
     n1: {roles: [compute], tunnel_ip: 10.10.10.20}
     n2: {roles: [compute], tunnel_ip: 10.10.10.30}
+    n3: {roles: [compute], tunnel_ip: 10.10.10.40}
 """
 
 
@@ -73,6 +78,7 @@ def running(node: Node, cloud: Cloud) -> Iterator[Node]:
         "subnet.create.end",
         {"subnet": {"id": SUBNET, "network_id": NETWORK, "cidr": "192.168.7.0/24", "enable_dhcp": False}},
     )
+    node.until(lambda: "br-tun" in node.ovs.vsctl("list-br").split(), "the network has its bridge")
     yield node
     node.stop()
 
@@ -141,3 +147,33 @@ def test_with_the_broker_gone_and_the_daemon_killed_the_network_stands_as_last_k
     running.until(lambda: heard(running), "the broker is heard again", 45)
     cloud.tell("port.create.end", port(7, "n2"))
     running.until(lambda: "fa:16:3e:00:00:07" in flows(running), "and followed again")
+
+
+def whereto(node: Node) -> dict[str, str]:
+    """The remote ports that br-tun knows, by MAC: the tunnel to their node."""
+    found = re.findall(r"dl_dst=(fa:16:3e:\S\S:\S\S:\S\S) actions=.*output:\"?([\w-]+)", flows(node))
+    names = {str(node.ovs.vsctl("get", "interface", name, "ofport")): name for name in TUNNELS.values()}
+    return {mac: names.get(port, port) for mac, port in found}
+
+
+TUNNELS = {"n2": "gre-0a0a0a1e", "n3": "gre-0a0a0a28"}
+
+
+def test_a_flood_ends_in_what_the_last_words_said_also_after_a_restart(running: Node, cloud: Cloud) -> None:
+    cloud.tell("port.create.end", port(5, "n1"))
+    chance, where = random.Random(5), {}
+    with kombu.Connection(cloud.server.url()) as connection, connection.channel() as channel:
+        for at in range(3000):
+            number, host = chance.randrange(10, 110), chance.choice(list(TUNNELS))
+            event = "port.update.end" if number in where else "port.create.end"
+            where[number] = host
+            said = message(event, port(number, host), 2e9 + at)
+            for body in (said, *([said] if at % 30 == 0 else []), *([b"{"] if at % 50 == 0 else [])):
+                channel.basic_publish(channel.prepare_message(body), "neutron", "notifications.info")
+    wanted = {f"fa:16:3e:00:00:{number:02x}": TUNNELS[host] for number, host in where.items()}
+    running.until(lambda: whereto(running) == wanted, "all flows are those of the last words", 60)
+    assert any("60 messages were no notifications" in notice for notice in running.client.status().notices)
+    running.kill9()
+    running.ovs.ofctl("del-flows", "br-tun")
+    running.start(env={"RECONCILER_AMQP__URL": cloud.server.url()})
+    running.until(lambda: whereto(running) == wanted, "what the store had not yet, the broker sent again", 60)

@@ -420,6 +420,17 @@ async def test_revisions_between_are_forgotten_when_too_many_wait(make: Make, st
     assert [row.revision for row in stored.revisions()] == ["r19", "r18", "r17", "r16", "r15"]
 
 
+async def test_of_passing_revisions_the_newest_is_remembered_and_what_people_wrote_stays(
+    make: Make, stored: SqlStore
+) -> None:
+    writer = make()
+    for number in range(6):
+        writer.revision(RevisionRow(f"r{number}", float(number)), [bridge("b")], passing=number not in {1, 3})
+    writer.start()
+    assert await writer.flush(SOON)
+    assert [row.revision for row in stored.revisions()] == ["r5", "r3", "r1"]
+
+
 def test_a_pass_dropped_while_it_was_being_written_is_not_counted_as_lost() -> None:
     queue = JournalQueue(limit=20)
     for number in range(10):
