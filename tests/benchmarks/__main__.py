@@ -10,7 +10,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import breaker, compiling, drift, footprint, notifications, passes, scale, services, storm
+from tests.benchmarks import (
+    breaker,
+    compiling,
+    drift,
+    flood,
+    footprint,
+    notifications,
+    notify,
+    passes,
+    scale,
+    services,
+    storm,
+)
 from tests.benchmarks.drift_files import IniKey
 from tests.benchmarks.drift_flows import All, OneOfFew, OneOfMany
 from tests.benchmarks.drift_iptables import AllRules, Jump, OneRuleOfFew, OneRuleOfMany
@@ -35,7 +47,19 @@ SUBJECTS: dict[str, Callable[[], drift.Subject]] = {
     "namespace": NamespaceGone,
     "ini": IniKey,
 }
-ALL = ("drift", "passes", "footprint", "scale", "services", "storm", "compile", "notifications", "breaker")
+ALL = (
+    "drift",
+    "passes",
+    "footprint",
+    "scale",
+    "services",
+    "storm",
+    "compile",
+    "notifications",
+    "notify",
+    "flood",
+    "breaker",
+)
 
 
 def main() -> int:
@@ -83,6 +107,10 @@ def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Ite
         yield compiling.table()
     if "notifications" in chosen:
         yield notifications.table(directory)
+    if "notify" in chosen:
+        yield notify.table(directory)
+    if "flood" in chosen:
+        yield flood.table(directory)
     if "breaker" in chosen:
         yield breaker.table(directory, args.seconds, args.seed)
 

@@ -48,6 +48,8 @@ class Daemon:
         self.desired = self.home / "desired"
         self.desired.mkdir(parents=True)
         self._process: Spawned | None = None
+        self.env: dict[str, str] = {}
+        """What it gets in its environment besides."""
         self.settings = self.home / "reconciler.toml"
         self.settings.write_text(
             f'node = "bench"\ndesired = "{self.desired}"\nstate_dir = "{self.home}"\nrun_dir = "{self.home}"\n'
@@ -68,7 +70,8 @@ class Daemon:
         if fresh:
             for left in self.home.glob("state.db*"):
                 left.unlink()
-        env = {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+        path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = {"PYTHONPATH": path, **self.env}
         nice = ("nice", "-n", str(unit_nice()))
         self._process = self.ovs.spawn([*nice, *self.argv("run")], self.home / "log", env)
 
