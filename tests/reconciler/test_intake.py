@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from desired.resource import Resource
+from desired.resource import Difference, Resource
 from desired.schema import Loaded, Problem
 from desired.snapshot import Snapshot
 from reconciler.contract import Outcome
@@ -34,6 +34,10 @@ class Desk:
     def takes(self, *resources: Resource, problems: tuple[Problem, ...] = ()) -> None:
         self.intake.take(Loaded(resources, problems))
 
+    def follows(self, *put: Resource, gone: tuple[str, ...] = ()) -> None:
+        """As `takes`, told only of what is other than before."""
+        self.intake.take(Loaded(), Difference(put, tuple(thing(name).id for name in gone)))
+
 
 async def test_additions_and_changes_take_effect_at_once() -> None:
     desk = Desk()
@@ -56,6 +60,36 @@ async def test_removals_wait_and_what_comes_with_them_does_not() -> None:
         assert desk.lab.things() == {"a": "v", "b": "w", "c": "v"}
         await desk.lab.settle(0.2)
         assert desk.lab.things() == {"b": "w", "c": "v"}
+
+
+async def test_what_is_followed_takes_effect_at_once_and_puts_no_removal_off() -> None:
+    desk = Desk()
+    async with desk.lab.running():
+        desk.takes(thing("a"), thing("b"), thing("c"))
+        await desk.lab.settle(1.0)
+        desk.follows(gone=("a",))
+        for number in range(4):
+            desk.follows(thing("b", f"w{number}"), gone=("c",) if number == 3 else ())
+            await desk.lab.settle(REMOVE / 4 + 0.02)
+            assert desk.lab.things()["b"] == f"w{number}"
+        assert desk.lab.things() == {"b": "w3", "c": "v"}
+        desk.follows(thing("d"))
+        await desk.lab.settle(REMOVE)
+        assert desk.lab.things() == {"b": "w3", "d": "v"}
+
+
+async def test_what_is_followed_brings_back_what_was_about_to_go() -> None:
+    desk = Desk()
+    async with desk.lab.running():
+        desk.takes(thing("a"), thing("b"))
+        await desk.lab.settle(1.0)
+        writes = len(desk.lab.world.writes)
+        desk.follows(gone=("a",))
+        await desk.lab.settle(REMOVE / 2)
+        desk.follows(thing("a"))
+        await desk.lab.settle(REMOVE * 2)
+        assert len(desk.lab.world.writes) == writes
+        assert desk.lab.things() == {"a": "v", "b": "v"}
 
 
 async def test_what_is_gone_and_back_in_time_was_never_gone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,3 +114,53 @@ def test_the_same_tree_composed_again_is_the_same(tmp_path: Path) -> None:
     first = composer.compose(tree, Allocations())
     again = composer.compose(replace(tree), first.allocations)
     assert {r.id: r for r in first.loaded.resources} == {r.id: r for r in again.loaded.resources}
+
+
+def test_following_changes_one_by_one_gives_what_composing_from_nothing_gives(tmp_path: Path) -> None:
+    """Ports that come, move, change, clash and go; the difference that is told leads from each state to the next."""
+    chance = random.Random(11)
+    taken = f"flows:\n  br-tun:\n    - 'table=20,priority=2,dl_vlan=3,dl_dst={_mac(3)},actions=drop'\n"
+    shadow = f"model:\n  ports:\n    shadow: {{id: {_port(4).id}, network: {NETWORK}, node: compute1}}\n"
+    tree = loaded(tmp_path, GOOD, taken, shadow)
+    theirs = from_openstack(
+        NetworkSpec(id=NETWORK, display="theirs", type="gre", segmentation_id=78), _port(0, "network")
+    )
+    composer, allocations = Composer("network"), Allocations()
+    held: dict[ResourceId, Resource] = {}
+    changed: set[ResourceId] | None = None
+    followed = 0
+    for _ in range(120):
+        composed = composer.compose(tree, allocations, theirs, waiting=True, changed=changed)
+        fresh = Composer("network").compose(tree, allocations, theirs, waiting=True)
+        wanted = {resource.id: resource for resource in fresh.loaded.resources}
+        assert composed.loaded.ok
+        assert {resource.id: resource for resource in composed.loaded.resources} == wanted
+        assert sorted(composed.notices) == sorted(fresh.notices)
+        if composed.step is None:
+            held = dict(wanted)
+        else:
+            followed += 1
+            for rid in composed.step.gone:
+                del held[rid]
+            held.update({resource.id: resource for resource in composed.step.put})
+            assert held == wanted
+        allocations, theirs, changed = composed.allocations, dict(theirs), set()
+        for _ in range(chance.randrange(3)):
+            spec = _port(chance.randrange(1, 8), chance.choice(["network", "compute1", "compute1", None]), chance)
+            ((rid, resource),) = from_openstack(spec).items()
+            changed.add(rid)
+            theirs[rid] = resource
+            if chance.random() < 0.4:
+                del theirs[rid]
+    assert followed > 40
+
+
+def _mac(number: int) -> str:
+    return f"fa:16:3e:00:00:{number:02x}"
+
+
+def _port(number: int, node: str | None = "compute1", chance: random.Random | None = None) -> NeutronPortSpec:
+    """With a chance, its MAC may be another port's."""
+    own = f"2d84e07f-c63b-47d5-9a0e-{number:012x}"
+    mac = _mac(number if chance is None or chance.random() < 0.7 else chance.randrange(1, 8))
+    return NeutronPortSpec(id=own, network=NETWORK, node=node, mac=mac)
