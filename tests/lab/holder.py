@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 10.0
+PATIENCE = 60.0
+"""Seconds that setting up, tearing down or a tool may take: how busy the machine is is no finding."""
 _NEW_NAMESPACE = 60.0
 """The kernel makes none while it takes others down, and there may be hundreds of these."""
 _SETUP = """
