@@ -38,13 +38,12 @@ from reconciler.metrics import Metrics
 from reconciler.pipeline import PassResult, Pipeline
 from reconciler.planning import plan
 from reconciler.progress import Progress
-from reconciler.queue import Priority, ScopeQueue, Work
+from reconciler.queue import SHARE, Priority, ScopeQueue, Work
 from reconciler.settings import Settings
 from reconciler.status import StatusBook, worst
 from reconciler.stream import EventStream
 from reconciler.waiting import Waiting
 
-WORKERS = 4
 HEARTBEAT = Scope("engine", "heartbeat")
 """Goes through queue and workers like any work: what proves that they move."""
 HEARTBEAT_EVERY = 2.0
@@ -175,7 +174,7 @@ class Engine:
         """Work until cancelled."""
         self.progress.heartbeat = self.clock.now()
         async with asyncio.TaskGroup() as group:
-            for number in range(WORKERS):
+            for number in range(SHARE * len(self._controllers)):
                 group.create_task(self._worker(f"worker-{number}"), name=f"worker-{number}")
             for controller in self._controllers.values():
                 group.create_task(self._supervise(controller), name=f"watch-{controller.name}")

@@ -1,13 +1,14 @@
 """The work queue: scopes to look at, each at most once waiting and at most once running.
 
 Leading edge: the first event of a quiet scope is handed out at once. While events keep coming the gap before the
-next pass doubles up to `MAX_GAP`, so a storm becomes few passes. News go before resync and start-up.
+next pass doubles up to `MAX_GAP`, so a storm becomes few passes. News go before resync and start-up. A controller has
+`SHARE` passes under way at most, so that twenty namespaces that wait for the kernel keep no file waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from reconciler.clock import Clock
 from reconciler.contract import Focus, Scope
 
+SHARE = 4
+"""Passes of one controller at the same time."""
 FREE_PASSES = 3
 """So many passes in a row wait for nothing: a break, the answer of the switch, a second break."""
 FIRST_GAP = 0.001
@@ -46,6 +49,8 @@ class _Key:
     work: Work | None = None
     running: bool = False
     queued: bool = False
+    order: int = 0
+    """Of those that are ready, the smallest goes first."""
     streak: int = 0
     ended: float = float("-inf")
     timer: asyncio.TimerHandle | None = None
@@ -58,6 +63,24 @@ def _merge(old: Work, new: Work) -> Work:
     return Work(old.scope, focus, reason, old.since, priority, old.events + new.events, old.prove or new.prove)
 
 
+class _Ready:
+    """Scopes that may be handed out, oldest first, by controller."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, deque[tuple[int, Scope]]] = {}
+
+    def add(self, order: int, scope: Scope) -> None:
+        self._of.setdefault(scope.controller, deque()).append((order, scope))
+
+    def remove(self, order: int, scope: Scope) -> None:
+        self._of[scope.controller].remove((order, scope))
+
+    def take(self, busy: Mapping[str, int]) -> Scope | None:
+        """The oldest of the controllers that have not their share."""
+        heads = [(ready[0], name) for name, ready in self._of.items() if ready and busy.get(name, 0) < SHARE]
+        return self._of[min(heads)[1]].popleft()[1] if heads else None
+
+
 class ScopeQueue:
     """`add` from the loop's thread, `get`/`done` from workers. Needs a running loop for its timers."""
 
@@ -66,8 +89,10 @@ class ScopeQueue:
         self._keys: dict[Scope, _Key] = {}
         self._waiting: dict[Scope, _Key] = {}
         """Those with work."""
-        self._busy = 0
-        self._ready: tuple[deque[Scope], deque[Scope]] = (deque(), deque())
+        self._busy: Counter[str] = Counter()
+        """Passes under way, by controller."""
+        self._order = 0
+        self._ready = (_Ready(), _Ready())
         self._getters: deque[asyncio.Future[None]] = deque()
 
     def add(
@@ -94,8 +119,8 @@ class ScopeQueue:
             raised = key.queued and new.priority < key.work.priority
             key.work = _merge(key.work, new)
             if raised:
-                self._ready[Priority.RESYNC].remove(scope)
-                self._ready[Priority.NEWS].append(scope)
+                self._ready[Priority.RESYNC].remove(key.order, scope)
+                self._make_ready(scope, key, Priority.NEWS)
         if not (key.running or key.queued or key.timer):
             self._schedule(scope, key, now)
 
@@ -115,8 +140,13 @@ class ScopeQueue:
         if key.work is None or key.running or key.queued:
             return
         key.queued = True
-        self._ready[key.work.priority].append(scope)
+        self._make_ready(scope, key, key.work.priority)
         self._wake()
+
+    def _make_ready(self, scope: Scope, key: _Key, priority: Priority) -> None:
+        self._order += 1
+        key.order = self._order
+        self._ready[priority].add(key.order, scope)
 
     def _wake(self) -> None:
         while self._getters:
@@ -127,7 +157,7 @@ class ScopeQueue:
 
     async def get(self) -> Work:
         """The next piece of work; the caller must call `done` for its scope afterwards."""
-        while not (self._ready[0] or self._ready[1]):
+        while (scope := self._ready[0].take(self._busy) or self._ready[1].take(self._busy)) is None:
             getter = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
             try:
@@ -136,13 +166,12 @@ class ScopeQueue:
                 if getter.done() and not getter.cancelled():
                     self._wake()
                 raise
-        scope = (self._ready[0] or self._ready[1]).popleft()
         key = self._keys[scope]
         work = key.work
         assert work is not None
         key.work, key.queued, key.running = None, False, True
         del self._waiting[scope]
-        self._busy += 1
+        self._busy[scope.controller] += 1
         key.streak += 1
         return work
 
@@ -150,10 +179,12 @@ class ScopeQueue:
         """The pass over `scope` ended; what came meanwhile is scheduled now."""
         key = self._keys[scope]
         key.running = False
-        self._busy -= 1
+        self._busy[scope.controller] -= 1
         key.ended = self._clock.now()
         if key.work is not None and not key.queued and key.timer is None:
             self._schedule(scope, key, key.ended)
+        if self._busy[scope.controller] == SHARE - 1:
+            self._wake()  # what had to wait for its controller's share may go now
 
     def waiting(self) -> Mapping[Scope, Work]:
         """What waits, by scope."""
@@ -168,7 +199,7 @@ class ScopeQueue:
 
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not (self._waiting or self._busy)
+        return not self._waiting and not any(self._busy.values())
 
     def forget(self, scope: Scope) -> None:
         """Drop the state of a scope that does not exist any more, when it is idle."""

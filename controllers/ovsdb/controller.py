@@ -10,7 +10,7 @@ from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
 from controllers.ovsdb.diff import diff
 from controllers.ovsdb.guard import may_hurt
 from controllers.ovsdb.operations import operations
-from controllers.ovsdb.ports import REVIVAL
+from controllers.ovsdb.ports import REVIVAL, VSWITCHD_DEADLINE
 from controllers.ovsdb.state import (
     SCOPE,
     CreateBridge,
@@ -54,8 +54,9 @@ class OvsdbController:
         self._ofports: dict[str, int] = {}
         self._waiting: dict[str, float] = {}
         self._ours: set[str] = set()
-        self._lost: dict[str, float | None] = {}
-        """Ports whose device died behind vswitchd's back, and when their row was deleted for that."""
+        self._lost: dict[str, tuple[float, int] | None] = {}
+        """Ports whose device died behind vswitchd's back: when their row was deleted for that, and which
+        configuration vswitchd must have reached to know of it."""
         self._held: tuple[Resources | None, tuple[ResourceId, ...]] = (None, ())
         self._wanted = WantedRows()
 
@@ -131,13 +132,20 @@ class OvsdbController:
         for name in list(self._lost):
             there = name in self.driver.replica.ports
             if self._lost[name] is None and not there:
-                self._lost[name] = now
+                root = self.driver.replica.root
+                self._lost[name] = now, 0 if root is None else root.next_cfg
             deleted = self._lost[name]
-            if deleted is not None and (there or now - deleted >= REVIVAL):
+            if deleted is not None and (there or self._has_seen(*deleted, now)):
                 del self._lost[name]
             else:
-                found[name] = -1.0 if deleted is None else now - deleted
+                found[name] = -1.0 if deleted is None else now - deleted[0]
         return found
+
+    def _has_seen(self, deleted: float, number: int, now: float) -> bool:
+        """Has vswitchd seen the deletion? One that is busy may take seconds; none at all is waited for in vain."""
+        root = self.driver.replica.root
+        seen = root is not None and root.cur_cfg >= number
+        return now - deleted >= (REVIVAL if seen else VSWITCHD_DEADLINE)
 
     def _remember(self, names: frozenset[str] | None) -> None:
         """Numbers that ports have, since when a port has none, which rows are ours: what a row alone does not tell."""

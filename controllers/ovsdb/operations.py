@@ -41,6 +41,8 @@ def operations(actions: Sequence[Action]) -> list[Operation]:  # noqa: C901 - on
                     built += _set(Row("Interface", uuid), part)
             case DeletePort():
                 built += ops.delete_ports(Row("Bridge", name=action.bridge), [action.uuid])
+                if action.to_revive:
+                    built.append(ops.numbered())
             case DeleteBridge():
                 built += ops.delete_bridge(action.uuid)
             case _:

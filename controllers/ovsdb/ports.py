@@ -16,7 +16,7 @@ from desired.resource import Mode, Resource, ResourceId
 from reconciler.contract import Change, Disruption, Finding, Later, Outcome, Scope, Verb
 
 REVIVAL = 0.1
-"""Seconds between the deletion of a port and its creation, so that vswitchd sees both."""
+"""Seconds between the deletion of a port and its creation, at the least: vswitchd has to see both."""
 
 VSWITCHD_DEADLINE = 10.0
 """Seconds that vswitchd may take to give a port its number before we call that a failure."""
@@ -56,7 +56,7 @@ def look(draft: Draft, name: str) -> None:
 def _lost(draft: Draft, resource: Resource, row: PortRow) -> None:
     """Vswitchd makes a new device only for a port that was gone: a row replaced in one step changes nothing."""
     why = "its device died behind vswitchd's back (with its namespace, or by 'ip link del')"
-    action = DeletePort(resource.spec.refs()[0].name, row.name, row.uuid)
+    action = DeletePort(resource.spec.refs()[0].name, row.name, row.uuid, to_revive=True)
     draft.changes.append(
         Change(resource.id, Verb.UPDATE, action, why, "a port without a device", "made anew", Disruption.OUTAGE)
     )

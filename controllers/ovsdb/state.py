@@ -88,9 +88,12 @@ class SetPort:
 
 @dataclass(frozen=True, slots=True)
 class DeletePort:
+    """`to_revive`: it is made anew as soon as vswitchd says that it has seen this."""
+
     bridge: str
     name: str
     uuid: str
+    to_revive: bool = False
 
 
 Action = CreateBridge | SetBridge | DeleteBridge | CreatePort | SetPort | DeletePort

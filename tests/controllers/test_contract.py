@@ -22,7 +22,7 @@ from tests.controllers.drivers.openflow.support import some
 from tests.controllers.fakes.ovs import FakeOvsdb, FakeSwitch, Ovs
 from tests.ovs import PrivateOvs
 
-PATIENCE = 10.0
+PATIENCE = 40.0
 NORMAL = FlowKey(0, 0, b"")
 
 

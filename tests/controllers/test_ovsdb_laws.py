@@ -72,6 +72,36 @@ async def test_damage_is_repaired_by_the_event(damage: Any) -> None:
         assert any(action.drift for action in one.journal.actions("done"))
 
 
+@pytest.mark.parametrize("slow", [0.0005, 0.08, 0.3, 3.0])
+async def test_a_port_whose_device_died_is_made_anew_however_slow_vswitchd_is(slow: float) -> None:
+    """One that sees the deletion and the creation at once makes no device, and never will."""
+    ovs = Ovs()
+    async with life(ovs, [*SMALL[:1], port("p0", "br0", type="internal"), port("p1", "br0", type="internal")]) as one:
+        before = ports_of(ovs, "br0")["p0"]["ofport"]
+        ovs.apply_after = slow
+        ovs.dead = {"p0", "p1"}
+        for _ in range(20):
+            for name in ovs.dead:
+                one.ovsdb.device_lost(name)  # as one is told who waits for the device
+            await asyncio.sleep(0.5)
+        assert not ovs.dead
+        assert ports_of(ovs, "br0")["p0"]["ofport"] == before
+        assert one.engine.converged()
+        assert one.done().count("update port/p0") <= 2, "it is not deleted again while it is being made"
+
+
+async def test_a_port_whose_device_died_comes_back_although_no_vswitchd_ever_says_that_it_has_seen_it() -> None:
+    ovs = Ovs()
+    async with life(ovs, [*SMALL[:1], port("p0", "br0", type="internal")]) as one:
+        ovs.running = False
+        one.ovsdb.device_lost("p0")
+        await asyncio.sleep(5.0)
+        assert "p0" not in ports_of(ovs, "br0")
+        assert "vswitchd has to forget" in one.reason("port/p0")
+        await asyncio.sleep(6.0)
+        assert "p0" in ports_of(ovs, "br0")
+
+
 async def test_a_mark_that_was_taken_off_what_we_know_as_ours_is_put_back() -> None:
     ovs = Ovs()
     async with life(ovs, SMALL) as one:

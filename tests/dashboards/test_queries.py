@@ -26,7 +26,7 @@ DESIRED = {
     "checks": {"root": {"disk": "/", "max_used": 100, "interval": 1}},
 }
 SECONDS = 30.0
-PATIENCE = 15.0
+PATIENCE = 40.0
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from reconciler.report import NodeStatus
 from tests.ovs import PrivateOvs, Spawned
 
 RECONCILE = str(Path(sys.executable).with_name("reconcile"))
-PATIENCE = 10.0
+PATIENCE = 40.0
 """Seconds that anything may take which nothing asks to be quick: the machine may be busy."""
 
 REPAIR = 5.0

@@ -23,6 +23,8 @@ DESIRED = {"bridges": {"br0": {}}, "flows": {"br0": ["priority=1,actions=NORMAL"
 FLOW = "flow/br0/priority=5,arp"
 STATUS = "reconciler/nodes/n1/status"
 FLOW_PASSES = 'reconciler_passes_total{controller="flow"'
+SOON = 10.0
+"""Seconds that a broker which does not answer may hold up an end, or a command."""
 READY = 'reconciler_stream_ready{stream="mqtt"}'
 
 
@@ -261,7 +263,7 @@ def test_a_broker_that_is_frozen_holds_up_neither_repairs_nor_the_stop(node: Nod
                 node.ovs.ofctl("del-flows", "br0", "arp")
         began = time.monotonic()
         assert node.stop() == 0
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < SOON
     with pytest.raises(DriverError):
         node.client.ping()
 
@@ -275,8 +277,8 @@ def test_a_network_that_swallows_all_for_the_broker_holds_up_nothing(node: Node,
     node.until(lambda: any("does not answer" in notice for notice in node.status().notices), "it is told", 20)
     began = time.monotonic()
     assert node.stop() == 0
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < SOON
     node.daemon = None
     began = time.monotonic()
     assert node.cli("fleet", "--once", "--timeout", "1", env=credentials(node)).code == 5
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < SOON

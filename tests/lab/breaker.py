@@ -35,6 +35,8 @@ GIVE_UP = 60.0
 GAPS = (0.1, 0.5)
 GRACE = 6.0
 """Seconds before a deed in which something else may have broken the same thing, whose repair then is that of both."""
+LAST_WORDS = 1.5
+"""Seconds before the daemon is killed of which its journal may not tell."""
 LEAVE = 3.0
 """Seconds after a mark was taken off in which the daemon is left alive: only one that knew it puts it back."""
 WANTS = ("openvswitch-switch.service",)
@@ -436,12 +438,21 @@ def _unexplained(done: Sequence[Done], story: Sequence[PassRecord]) -> list[str]
             continue
         rivals = [other for other in done if other is not one and set(other.deed.resources) & set(one.deed.resources)]
         overlap = any(0 <= one.at - other.at < GRACE for other in [*rivals, *sweeping])
-        # A daemon that is killed takes along what its writer had not yet written: the last tenth of a second or so.
-        lost = any(k.name.endswith("the daemon") and -0.1 < k.at - one.at < 1.5 for k in done)
+        lost = any(k.name in _OF_THE_DAEMON and _died_in_silence(one, k, told) for k in done)
         earliest = one.at - (GRACE if overlap else 0.0)
         if not lost and not any(at >= earliest and name.startswith(one.deed.resources) for at, name in told):
             silent.append(f"{one.name}: {one.deed.script}")
     return silent
+
+
+def _died_in_silence(one: Done, kill: Done, told: Sequence[tuple[float, str]]) -> bool:
+    """A daemon that is killed takes along what it has not yet written: the last tenth of a second or so.
+
+    It was not there or only starting when `one` was done, if it has not told of anything since, but for its last words.
+    """
+    if kill.at - one.at <= -0.1:
+        return False
+    return not any(one.at <= at < kill.at - LAST_WORDS for at, _ in told)
 
 
 # -- many seeds ------------------------------------------------------------------------------------------------------

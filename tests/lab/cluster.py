@@ -156,7 +156,7 @@ class Node:
     def read(self, path: str) -> str:
         return self.run("cat", path)
 
-    def eventually(self, true: Callable[[], object], within: float = 10.0, every: float = 0.02) -> bool:
+    def eventually(self, true: Callable[[], object], within: float = 30.0, every: float = 0.02) -> bool:
         """Whether it becomes true in time. A tool that fails meanwhile counts as not yet."""
         deadline = time.monotonic() + within
         while True:
@@ -241,7 +241,7 @@ class Cluster:
             running.wait()
             ping.take(running.text())
 
-    def ping(self, node: Node, namespace: str, to: str, within: float = 10.0) -> bool:
+    def ping(self, node: Node, namespace: str, to: str, within: float = 30.0) -> bool:
         """Whether a ping is answered in time."""
         inside = ("ip", "netns", "exec", namespace) if namespace else ()
         return node.eventually(lambda: node.run(*inside, "ping", "-n", "-c1", "-W0.3", to), within)

@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 10.0
-_NEW_NAMESPACE = 60.0
-"""The kernel makes none while it takes others down, and there may be hundreds of these."""
+PATIENCE = 60.0
+"""Seconds that setting up, tearing down or a tool may take: how busy the machine is is no finding."""
+_END = 10.0
+"""Seconds in which a process has to end that was asked to."""
 _SETUP = """
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/netns /run/lock && ip link set lo up && echo ready
 while read -r line; do eval "$line"; done
@@ -70,12 +71,12 @@ class Spawned:
     def send(self, sig: signal.Signals) -> None:
         os.kill(self.pid, sig)
 
-    def end(self, sig: signal.Signals = signal.SIGTERM, timeout: float = PATIENCE) -> int:
+    def end(self, sig: signal.Signals = signal.SIGTERM, timeout: float = _END) -> int:
         """Signal it and wait. After `timeout` seconds it is killed and TimeoutError raised. Its shell exit code."""
         self.send(sig)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = PATIENCE) -> int:
+    def wait(self, timeout: float = _END) -> int:
         """Wait for its end; the exit code as a shell has it (128 + signal). Killed after `timeout` seconds."""
         if not self._gone(timeout):
             os.kill(self.pid, signal.SIGKILL)
@@ -130,7 +131,7 @@ class Holder:
             start_new_session=True,
         )
         self.pid = self._shell.pid
-        if self._answer(_NEW_NAMESPACE) != "ready":
+        if self._answer() != "ready":
             self.close()
             raise RuntimeError("could not set up a network and a mount namespace (its stderr is above)")
 
@@ -178,8 +179,8 @@ class Holder:
             self._shell.stdin.flush()
             return self._answer()
 
-    def _answer(self, patience: float = PATIENCE) -> str:
+    def _answer(self) -> str:
         pipe = self._shell.stdout
-        if pipe is None or not select.select([pipe], [], [], patience)[0]:
-            raise TimeoutError(f"the holder shell did not answer within {patience} s")
+        if pipe is None or not select.select([pipe], [], [], PATIENCE)[0]:
+            raise TimeoutError(f"the holder shell did not answer within {PATIENCE:g} s")
         return pipe.readline().strip()

@@ -31,7 +31,7 @@ def pid(node: Node, unit: str) -> int:
 
 
 def restarted(node: Node, unit: str, before: int) -> bool:
-    return node.eventually(lambda: pid(node, unit) not in {0, before}, within=20)
+    return node.eventually(lambda: pid(node, unit) not in {0, before}, within=40)
 
 
 def proxy_says(cluster: Cluster, words: str) -> Callable[[], bool]:
@@ -74,7 +74,7 @@ def test_a_file_that_somebody_replaced_is_right_again_and_read_again(cluster: Cl
     before = pid(node, "console-proxy")
     node.write(NOVA, "[DEFAULT]\nvnc_enabled = True\n")
     assert restarted(node, "console-proxy", before)
-    assert node.eventually(proxy_says(cluster, "vnc False, spice True"), within=20)
+    assert node.eventually(proxy_says(cluster, "vnc False, spice True"), within=40)
     settled(cluster)
 
 
@@ -99,5 +99,5 @@ def test_a_key_declared_otherwise_restarts_the_service_that_reads_it_and_no_othe
 )  # fmt: skip
 def test_what_is_broken_comes_back(cluster: Cluster, node: Node, breaks: str) -> None:
     node.sh(breaks)
-    assert node.eventually(proxy_says(cluster, "vnc False, spice True"), within=20)
+    assert node.eventually(proxy_says(cluster, "vnc False, spice True"), within=40)
     settled(cluster)

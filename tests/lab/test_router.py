@@ -69,7 +69,7 @@ def _stop(node: Node) -> None:
 def _kill(node: Node) -> None:
     before = service.main_pid(node)
     node.run("kill", "-KILL", str(before))
-    assert node.eventually(lambda: service.main_pid(node) not in {0, before}, within=20)
+    assert node.eventually(lambda: service.main_pid(node) not in {0, before}, within=40)
 
 
 def _upgrade(node: Node) -> None:

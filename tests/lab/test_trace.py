@@ -137,7 +137,7 @@ def test_what_is_broken_is_named_and_after_the_repair_nothing_is(
     node.reconcile("pause", "node", "--reason", "a test")
     try:
         node.sh(script)
-        assert answered or not cluster.outside.reaches("203.0.113.50")
+        assert answered or not cluster.outside.reaches("203.0.113.50", within=2)
         found = asked(node, "--from", "eth2", "--to", "203.0.113.50")
         assert not found["arrives"]
         assert missing in found["end"]

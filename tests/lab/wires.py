@@ -34,7 +34,7 @@ class Host:
         inside = (*self.holder.enter(), "ip", "netns", "exec", self.name)
         return call((*inside, *argv), timeout=timeout, stdin=stdin)
 
-    def reaches(self, address: str, within: float = 10.0) -> bool:
+    def reaches(self, address: str, within: float = 30.0) -> bool:
         """Whether a ping is answered in time."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.contract import Scope
-from reconciler.queue import FREE_PASSES, MAX_GAP, QUIET, Priority, ScopeQueue, Work
+from reconciler.queue import FREE_PASSES, MAX_GAP, QUIET, SHARE, Priority, ScopeQueue, Work
 from tests.reconciler.fakes import VirtualClock, virtually
 
 pytestmark = pytest.mark.looptime
@@ -255,4 +255,36 @@ async def _history(steps: list[Step], takes: float) -> None:
         for task in workers:
             task.cancel()
     assert owed == {}
+    assert queue.idle()
+
+
+async def test_a_controller_whose_passes_are_slow_keeps_no_other_waiting() -> None:
+    """Beside a vswitchd that was restarted, twenty namespaces wait for the kernel, one after the other."""
+    queue = ScopeQueue(VirtualClock())
+    started: list[tuple[float, Scope]] = []
+
+    async def worker() -> None:
+        while True:
+            work = await queue.get()
+            started.append((now(), work.scope))
+            await asyncio.sleep(1.0 if work.scope.controller == "slow" else 0.0)
+            queue.done(work.scope)
+
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(worker()) for _ in range(2 * SHARE)]
+        await asyncio.sleep(0.0)
+        slow = [Scope("slow", f"{number:02}") for number in range(2 * SHARE + 1)]
+        for scope in slow:
+            queue.add(scope)
+        for number in range(3):
+            await asyncio.sleep(0.1)
+            queue.add(Scope("fast", f"{number}"), priority=Priority.RESYNC if number else Priority.NEWS)
+        await asyncio.sleep(3.5)
+        for each in workers:
+            each.cancel()
+    assert [at for at, scope in started if scope.controller == "fast"] == pytest.approx([0.1, 0.2, 0.3])
+    assert [scope for _, scope in started if scope.controller == "slow"] == slow
+    assert [at for at, scope in started if scope.controller == "slow"] == pytest.approx(
+        [0.0] * SHARE + [1.0] * SHARE + [2.0]
+    )
     assert queue.idle()

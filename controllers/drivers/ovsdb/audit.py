@@ -16,7 +16,7 @@ from typing import Any
 
 from controllers.drivers.ovsdb.jsonrpc import Framer, words
 from controllers.drivers.ovsdb.replica import Replica
-from controllers.drivers.ovsdb.rows import MAP, OPTIONAL, SHAPES, TEXT, Kind, Row
+from controllers.drivers.ovsdb.rows import MAP, NUMBER, OPTIONAL, SHAPES, TEXT, Kind, Row
 from reconciler.errors import DriverError
 
 _TIMEOUT = 10
@@ -97,7 +97,7 @@ def _value(kind: Kind, value: Any) -> Any:
     """A column as ovsdbapp has it in our form: [] is an empty optional; sets are lists, and references UUIDs."""
     if kind is MAP:
         return dict(value)
-    if kind is TEXT:
+    if kind in {TEXT, NUMBER}:
         return value
     if kind is OPTIONAL:
         return None if value == [] else value

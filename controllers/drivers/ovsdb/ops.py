@@ -6,7 +6,7 @@ whole transaction fail when a rival was quicker. Names of bridges, ports and int
 indexes, so adding one that is there fails with "constraint violation".
 
 The server finds a row by uuid at once and by name in a walk over the table: name bridges, address ports by uuid.
-Nothing here waits for vswitchd or asks for it (no next_cfg): it acts on every change it sees.
+Nothing here waits for vswitchd: it acts on every change it sees. `numbered` lets it say when it has.
 """
 
 from __future__ import annotations
@@ -106,6 +106,11 @@ def delete_ports(bridge: Row, uuids: Collection[str]) -> list[Operation]:
     transaction, or two while it was busy), it keeps device and ofport as they were and re-creates nothing.
     """
     return [mutate(bridge, [["ports", "delete", encode(tuple(Ref(uuid) for uuid in sorted(uuids)))]])]
+
+
+def numbered() -> Operation:
+    """Count the transaction: when vswitchd has acted on it, ``cur_cfg`` has reached what ``next_cfg`` is now."""
+    return mutate(ROOT, [["next_cfg", "+=", 1]])
 
 
 def update(row: Row, columns: Columns) -> Operation:

@@ -249,8 +249,8 @@ def _contained(row: Row | None) -> tuple[str, ...]:
 
 
 def _is_root_news(change: _Change) -> bool:
-    """A bridge that comes or goes is told by its own name."""
+    """A bridge that comes or goes is told by its own name; how far vswitchd is tells nothing of what is there."""
     old, new = change.old, change.new
     if isinstance(old, RootRow) and isinstance(new, RootRow):
-        return old._replace(bridges=new.bridges) != new
+        return old._replace(bridges=new.bridges, next_cfg=new.next_cfg, cur_cfg=new.cur_cfg) != new
     return isinstance(old, RootRow) or isinstance(new, RootRow)

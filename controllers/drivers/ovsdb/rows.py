@@ -25,7 +25,10 @@ _NO_MAP: Mapping[str, str] = MappingProxyType({})
 
 
 class RootRow(NamedTuple):
-    """The one row of table Open_vSwitch. The last three are empty until vswitchd has run."""
+    """The one row of table Open_vSwitch. `ovs_version` and the types are empty until vswitchd has run.
+
+    vswitchd copies `next_cfg` to `cur_cfg` when it has acted on everything that was written with it or before.
+    """
 
     uuid: str
     bridges: tuple[str, ...] = ()
@@ -34,6 +37,8 @@ class RootRow(NamedTuple):
     ovs_version: str | None = None
     datapath_types: tuple[str, ...] = ()
     iface_types: tuple[str, ...] = ()
+    next_cfg: int = 0
+    cur_cfg: int = 0
 
 
 class BridgeRow(NamedTuple):
@@ -80,7 +85,7 @@ class InterfaceRow(NamedTuple):
 Row = RootRow | BridgeRow | PortRow | InterfaceRow
 
 
-def _text(value: Wire) -> Any:
+def _as_it_is(value: Wire) -> Any:
     return value
 
 
@@ -139,7 +144,8 @@ class Kind(NamedTuple):
     merge: Callable[[Any, Any], Any]
 
 
-TEXT = Kind(_text, _newest)
+TEXT = Kind(_as_it_is, _newest)
+NUMBER = Kind(_as_it_is, _newest)
 OPTIONAL = Kind(_optional, _newest)
 SET = Kind(_set, _flip)
 REFS = Kind(_refs, _flip)
@@ -158,7 +164,11 @@ _IDS = {"other_config": MAP, "external_ids": MAP}
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "Open_vSwitch": Shape(
-            RootRow, {"bridges": REFS, **_IDS, "ovs_version": OPTIONAL, "datapath_types": SET, "iface_types": SET}
+            RootRow,
+            {
+                "bridges": REFS, **_IDS, "ovs_version": OPTIONAL, "datapath_types": SET, "iface_types": SET,
+                "next_cfg": NUMBER, "cur_cfg": NUMBER,
+            },
         ),
         "Bridge": Shape(
             BridgeRow,

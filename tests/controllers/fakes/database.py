@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from controllers.drivers.ovsdb.rows import MAP, OPTIONAL, REFS, SET, SHAPES, TEXT, Kind
+from controllers.drivers.ovsdb.rows import MAP, NUMBER, OPTIONAL, REFS, SET, SHAPES, TEXT, Kind
 
 Tables = dict[str, dict[str, dict[str, Any]]]
-_EMPTY: Mapping[int, Any] = {id(TEXT): "", id(OPTIONAL): None, id(SET): (), id(REFS): (), id(MAP): {}}
+_EMPTY: Mapping[int, Any] = {id(TEXT): "", id(NUMBER): 0, id(OPTIONAL): None, id(SET): (), id(REFS): (), id(MAP): {}}
 _CONTAINS = (("Bridge", "Open_vSwitch", "bridges"), ("Port", "Bridge", "ports"), ("Interface", "Port", "interfaces"))
 
 
@@ -169,6 +169,8 @@ def _resolved(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _mutated(kind: Kind, old: Any, mutator: str, value: Any) -> Any:
+    if kind is NUMBER:
+        return old + value
     if kind is MAP:
         if mutator == "insert":
             return {**kind.decode(value), **old}

@@ -56,6 +56,9 @@ class Ovs:
         self.database.followers.append(lambda _: self._soon())
         self.bridges: dict[str, Datapath] = {}
         self.devices: set[str] = set()
+        self.apply_after = APPLY_AFTER
+        self.dead: set[str] = set()
+        """Ports whose device died behind vswitchd's back: it makes another one only for a port that was gone."""
         self.running = True
         self.writes = 0
         self.stop_after: int | None = None
@@ -71,7 +74,7 @@ class Ovs:
 
     def _soon(self) -> None:
         if self._due is None and self.running:
-            self._due = asyncio.get_running_loop().call_later(APPLY_AFTER, self.apply)
+            self._due = asyncio.get_running_loop().call_later(self.apply_after, self.apply)
 
     def apply(self) -> None:
         """Do what the database says."""
@@ -90,6 +93,9 @@ class Ovs:
         for switch in self.switches:
             switch.connect()
         self._peers()
+        ((uuid, root),) = tables["Open_vSwitch"].items()
+        if root["cur_cfg"] != root["next_cfg"]:
+            self.database.set("Open_vSwitch", uuid, cur_cfg=root["next_cfg"])
 
     def _ports(self, bridge: str, row: Mapping[str, Any]) -> None:
         tables, path = self.database.tables, self.bridges[bridge]
@@ -113,6 +119,7 @@ class Ovs:
                 if path.ports.get(name) != number:
                     path.ports[name] = number
                     new.add(name)
+                    self.dead.discard(name)
                 self._say(uuid, ofport=number)
         if new or gone:
             for watcher in path.watchers:

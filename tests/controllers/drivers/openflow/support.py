@@ -11,7 +11,7 @@ from controllers.drivers.openflow.flows import AddFlow, Flow, FlowKey
 from controllers.drivers.openflow.switch import Switch
 from tests.ovs import PrivateOvs
 
-PATIENCE = 10.0
+PATIENCE = 40.0
 MARK = 0xDEAD_0000_0000_0000
 
 

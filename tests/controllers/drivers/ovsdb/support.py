@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from controllers.drivers.ovsdb.client import Ovsdb
 
-PATIENCE = 10.0
+PATIENCE = 40.0
 
 Event = tuple[frozenset[str] | None, str]
 
