@@ -161,6 +161,12 @@ def test_a_stopped_unit_with_restart_is_started_by_us_at_once(units: Units) -> N
         units.node.run("systemctl", "stop", "dhcp@net-1")
 
 
+def test_a_unit_that_is_not_installed_yet_is_masked_in_advance(units: Units) -> None:
+    units.declare(later={"masked": True})
+    units.right()
+    assert units.node.try_run("systemctl", "is-enabled", "later").strip() == "masked"
+
+
 def test_a_unit_that_was_masked_by_hand_runs_again(units: Units) -> None:
     with units.repairs("plain", "is masked"):
         units.node.sh("systemctl mask plain; systemctl stop plain")
