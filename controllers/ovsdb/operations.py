@@ -14,6 +14,7 @@ from controllers.ovsdb.state import (
     CreatePort,
     DeleteBridge,
     DeletePort,
+    Remind,
     SetBridge,
     SetPort,
 )
@@ -43,6 +44,8 @@ def operations(actions: Sequence[Action]) -> list[Operation]:  # noqa: C901 - on
                 built += ops.delete_ports(Row("Bridge", name=action.bridge), [action.uuid])
             case DeleteBridge():
                 built += ops.delete_bridge(action.uuid)
+            case Remind():
+                built.append(ops.look_again())
             case _:
                 assert_never(action)
     for bridge, ports in new_ports.items():

@@ -6,7 +6,7 @@ whole transaction fail when a rival was quicker. Names of bridges, ports and int
 indexes, so adding one that is there fails with "constraint violation".
 
 The server finds a row by uuid at once and by name in a walk over the table: name bridges, address ports by uuid.
-Nothing here waits for vswitchd or asks for it (no next_cfg): it acts on every change it sees.
+Nothing here waits for vswitchd, and only `look_again` asks for it (next_cfg): it acts on every change it sees.
 """
 
 from __future__ import annotations
@@ -121,6 +121,11 @@ def set_keys(row: Row, column: str, values: Mapping[str, str]) -> Operation:
 def remove_keys(row: Row, column: str, keys: Collection[str]) -> Operation:
     """Remove these keys of a map column, if they are there."""
     return mutate(row, [[column, "delete", encode(tuple(sorted(keys)))]])
+
+
+def look_again() -> Operation:
+    """Have vswitchd compare what it has with what it should have, as every ovs-vsctl does."""
+    return mutate(ROOT, [["next_cfg", "+=", 1]])
 
 
 def mutate(row: Row, mutations: list[list[Any]]) -> Operation:
