@@ -154,6 +154,9 @@ def streams(catalog: Catalog, source: FilesSource, clock: Clock, beside: Sequenc
     netlink = catalog.namespaces.driver
     if netlink.ready or catalog.namespaces.scopes():
         found.append(Stream("netlink", netlink.ready, netlink.problem, lost=netlink.lost))
+    systemd = catalog.services.driver
+    if systemd.used:
+        found.append(Stream("systemd", systemd.ready, systemd.problem))
     return [*found, Stream("files", not source.detail, source.detail), *(each.stream() for each in beside)]
 
 

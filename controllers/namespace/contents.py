@@ -68,6 +68,9 @@ def _sysctl(draft: Draft, resource: Resource) -> None:
     comes = draft.new or any(dev in spec.key.split("/") for dev in draft.fresh)
     if value == spec.value and not comes:
         return
+    dev = _of_device(spec.key)
+    if dev in draft.wanted.links and draft.here(dev) is None and not _device_comes(draft, resource, dev):
+        return
     if value is None and not comes:
         draft.pending(resource, f"waits: namespace {draft.name} has no such setting (a device or module is missing)")
         return
@@ -76,6 +79,12 @@ def _sysctl(draft: Draft, resource: Resource) -> None:
     draft.change(
         resource, SetSysctl(draft.name, spec.key, spec.value), why, verb=Verb.UPDATE, before=before, after=spec.value
     )
+
+
+def _of_device(key: str) -> str:
+    """The device that a setting is one of: net/ipv4/conf/DEV/proxy_arp."""
+    words = key.split("/")
+    return words[3] if len(words) == 5 and words[2] in {"conf", "neigh"} else ""
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------

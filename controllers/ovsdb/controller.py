@@ -10,6 +10,7 @@ from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
 from controllers.ovsdb.diff import diff
 from controllers.ovsdb.guard import may_hurt
 from controllers.ovsdb.operations import operations
+from controllers.ovsdb.patches import peers_of, usable_peer
 from controllers.ovsdb.ports import REVIVAL, VSWITCHD_DEADLINE
 from controllers.ovsdb.state import (
     SCOPE,
@@ -18,6 +19,7 @@ from controllers.ovsdb.state import (
     DeleteBridge,
     DeletePort,
     Observed,
+    Remind,
     SetBridge,
     SetPort,
 )
@@ -52,7 +54,9 @@ class OvsdbController:
         self._datapath_type = datapath_type
         self.events = EventStream()
         self._ofports: dict[str, int] = {}
-        self._waiting: dict[str, float] = {}
+        self._waiting: dict[str, tuple[float, str]] = {}
+        """Since when a port has had no number or an error; and with which peer, which makes the wait a new one."""
+        self._reminded: set[str] = set()
         self._ours: set[str] = set()
         self._lost: dict[str, tuple[float, int] | None] = {}
         """Ports whose device died behind vswitchd's back: when their row was deleted for that, and which
@@ -85,7 +89,7 @@ class OvsdbController:
             self._wanted.forget(view.resources)
         guarded, unsure = await self._guarded(view, names)
         now = asyncio.get_running_loop().time()
-        waiting = {name: now - since for name, since in self._waiting.items()} if self._waiting else _NOTHING
+        waiting = {name: now - since for name, (since, _) in self._waiting.items()} if self._waiting else _NOTHING
         return Observed(
             self.driver.replica,
             self._owner,
@@ -99,6 +103,7 @@ class OvsdbController:
             guarded,
             unsure,
             self._wanted,
+            self._reminded,
         )
 
     async def _guarded(self, view: View, names: frozenset[str] | None) -> tuple[Mapping[str, str], str]:
@@ -157,9 +162,17 @@ class OvsdbController:
             if row is not None and row.ofport is not None and row.ofport > 0:
                 self._ofports[name] = row.ofport
             if row is not None and (row.ofport is None or row.error):
-                self._waiting.setdefault(name, now)
+                peer = usable_peer(self.driver.replica, name, row)
+                self._wait_for(name, f"{row.uuid} {peer.uuid}" if peer is not None else "", now)
             else:
                 self._waiting.pop(name, None)
+                self._reminded.discard(name)
+
+    def _wait_for(self, name: str, peer: str, now: float) -> None:
+        known = self._waiting.get(name)
+        if known is None or known[1] != peer:
+            self._waiting[name] = now, peer
+            self._reminded.discard(name)
 
     def _remember_ours(self, names: frozenset[str] | None) -> None:
         """By uuid, so that taking a mark off is drift while we run; a row made anew without it is somebody else's."""
@@ -183,9 +196,11 @@ class OvsdbController:
         names: set[str] = set()
         for change in changes:
             match change.action:
-                case CreatePort() | DeletePort():
+                case CreatePort() as create:
+                    names |= {create.name, create.bridge, *peers_of(create)}
+                case DeletePort():
                     names |= {change.action.name, change.action.bridge}
-                case SetPort() | CreateBridge() | SetBridge() | DeleteBridge():
+                case Remind() | SetPort() | CreateBridge() | SetBridge() | DeleteBridge():
                     names.add(change.action.name)
         return frozenset(names)
 
@@ -205,6 +220,7 @@ class OvsdbController:
             return TerminalError(str(refused))
         except ReconcilerError as error:
             return error
+        self._reminded |= {change.action.name for change in group.changes if isinstance(change.action, Remind)}
         others = done.touched - self._names(group)
         if others:
             self._changed(others, "changed by another while we wrote")

@@ -14,6 +14,7 @@ from controllers.ovsdb.state import (
     CreatePort,
     DeleteBridge,
     DeletePort,
+    Remind,
     SetBridge,
     SetPort,
 )
@@ -45,6 +46,8 @@ def operations(actions: Sequence[Action]) -> list[Operation]:  # noqa: C901 - on
                     built.append(ops.numbered())
             case DeleteBridge():
                 built += ops.delete_bridge(action.uuid)
+            case Remind():
+                built.append(ops.look_again())
             case _:
                 assert_never(action)
     for bridge, ports in new_ports.items():

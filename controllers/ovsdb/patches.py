@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from controllers.drivers.ovsdb.replica import Replica
 from controllers.drivers.ovsdb.rows import InterfaceRow
 from controllers.ovsdb.draft import Draft
 from controllers.ovsdb.state import CreateBridge, CreatePort
@@ -30,14 +31,21 @@ def loop_guards(draft: Draft, spec: PortSpec) -> tuple[Scope, ...]:
     return tuple(guard for guard in guards if guard not in draft.view.settled)
 
 
-def could_be_joined(draft: Draft, name: str, interface: InterfaceRow) -> bool:
-    """Is there a peer that names this port as its own, in the same datapath?"""
-    replica, peer = draft.replica, interface.options.get("peer", "")
+def usable_peer(replica: Replica, name: str, interface: InterfaceRow) -> InterfaceRow | None:
+    """The peer of a patch port that names this port as its own, in the same datapath, and has its number."""
+    peer = interface.options.get("peer", "")
     other = replica.interfaces.get(peer)
-    if other is None or other.type != "patch" or other.options.get("peer") != name:
-        return False
+    if interface.type != "patch" or other is None or other.type != "patch" or other.options.get("peer") != name:
+        return None
     bridges = [replica.bridges.get(replica.bridge_of_port(port) or "") for port in (name, peer)]
-    return len({bridge.datapath_type for bridge in bridges if bridge is not None}) == 1
+    same = len({bridge.datapath_type for bridge in bridges if bridge is not None}) == 1
+    return other if same and (other.ofport or 0) > 0 else None
+
+
+def peers_of(action: CreatePort) -> set[str]:
+    """What the ports of this action name as their other ends."""
+    options = [interface.get("options") for interface in action.interfaces.values()]
+    return {str(one["peer"]) for one in options if isinstance(one, Mapping) and "peer" in one}
 
 
 def _is_secure(draft: Draft, bridge: str) -> bool:
@@ -99,9 +107,8 @@ def _connected(change: Change, every: Mapping[ResourceId, Change]) -> Iterator[R
     bridge = every.get(ResourceId("bridge", change.action.bridge))
     if bridge is not None and isinstance(bridge.action, CreateBridge):
         yield bridge.resource
-    for interface in change.action.interfaces.values():
-        options = interface.get("options")
-        peer = every.get(ResourceId("port", options.get("peer", ""))) if isinstance(options, Mapping) else None
+    for name in sorted(peers_of(change.action)):
+        peer = every.get(ResourceId("port", name))
         if peer is not None and isinstance(peer.action, CreatePort):
             yield peer.resource
 

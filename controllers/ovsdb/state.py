@@ -30,7 +30,7 @@ class Observed:
     ofports: Mapping[str, int]
     datapath_type: str
     waiting: Mapping[str, float]
-    """For how many seconds a port has been waiting for vswitchd, by name."""
+    """For how many seconds a port has been waiting for vswitchd, by name; a patch port: since its peer is there."""
     held: tuple[ResourceId, ...] = ()
     ours: AbstractSet[str] = frozenset()
     """Rows (by uuid) that carried our mark when we saw them, whatever has become of it."""
@@ -41,6 +41,8 @@ class Observed:
     unsure: str = ""
     """Why nothing is known of `guarded` (no device is taken into a bridge then); '' when it is."""
     wanted: WantedRows = field(default_factory=WantedRows)
+    reminded: AbstractSet[str] = frozenset()
+    """Patch ports for which vswitchd has been asked to look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +98,11 @@ class DeletePort:
     to_revive: bool = False
 
 
-Action = CreateBridge | SetBridge | DeleteBridge | CreatePort | SetPort | DeletePort
+@dataclass(frozen=True, slots=True)
+class Remind:
+    """Have vswitchd look at its configuration again, as each ovs-vsctl does: what it says of port `name` is old."""
+
+    name: str
+
+
+Action = CreateBridge | SetBridge | DeleteBridge | CreatePort | SetPort | DeletePort | Remind

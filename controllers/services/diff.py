@@ -146,7 +146,8 @@ def _declared(draft: _Draft, view: View, resource: Resource) -> None:
     wanted = spec.wanted
     if spec.one_of is not None and wanted == "running" and draft.observed.chosen != unit.name:
         wanted = "stopped"
-    if not unit.installed and not (written and spec.unit is not None):
+    # A mask is laid before a unit is installed as well: else its package would start it first.
+    if not unit.installed and not spec.masked and not (written and spec.unit is not None):
         if wanted == "running" or spec.enabled:
             draft.find(Outcome.PENDING, f"{unit.name} is not installed: systemd knows no such unit")
         return

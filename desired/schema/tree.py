@@ -87,7 +87,8 @@ def load_tree(
         problems.append(_nothing(path, node, roles, contents))
     problems += _clashes(declared)
     resources = tuple(sorted((one.resource for one in declared), key=lambda resource: resource.id))
-    warnings = tuple(_doubts(resources))
+    # What has a mistake is not among the resources: to say of it that it is not declared would mislead.
+    warnings = () if problems else tuple(_doubts(resources))
     digest.update(repr(problems).encode(errors="surrogateescape"))
     return Loaded(resources, tuple(problems), warnings, len(contents), digest.hexdigest())
 

@@ -75,6 +75,10 @@ def _complaint(spec: type[BaseModel], data: Any, loc: Loc, details: list[Any], *
     if said:
         named = said if label in said else f"{label}: {said}"
         return Complaint(loc, named, f"{field} must be {must}" if len(details) > 1 else "", on_key)
+    if kind == "extra_forbidden":
+        key, known = str(loc[-1]), _keys(spec, loc[:-1])
+        hint = did_you_mean(key, known) or f"known here: {', '.join(known)}"
+        return Complaint(loc, f"unknown key {key!r}", hint, on_key=True)
     value = data
     for step in loc:
         value = value[step]
@@ -123,18 +127,41 @@ def _must(spec: type[BaseModel], loc: Loc) -> str:
 
 
 def _annotation(spec: type[BaseModel], loc: Loc) -> tuple[Any, Sequence[Any]]:
-    """Return the annotation, and its metadata, of a place: an item's for a list, a value's for a mapping."""
-    field = spec.model_fields[str(loc[0])]
-    annotation: Any = field.annotation
-    if len(loc) == 1:
-        return annotation, field.metadata
-    for _ in loc[1:]:
-        options = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
-        inner = next((get_args(option) for option in options if get_origin(option) in {tuple, list, dict}), ())
-        if not inner:
-            return Any, ()
-        annotation = inner[-1] if inner[-1] is not Ellipsis else inner[0]
-    return annotation, ()
+    """Return the annotation, and its metadata, of a place: a field's, an item's for a list, a value's for a mapping."""
+    annotation: Any = spec
+    metadata: Sequence[Any] = ()
+    for step in loc:
+        annotation, metadata = _within(annotation, step)
+    return annotation, metadata
+
+
+def _within(annotation: Any, step: str | int) -> tuple[Any, Sequence[Any]]:
+    for option in _options(annotation):
+        if _is_model(option):
+            field = option.model_fields.get(str(step))
+            return (field.annotation, field.metadata) if field is not None else (Any, ())
+        if get_origin(option) in {tuple, list, dict}:
+            inner = get_args(option)
+            return (inner[-1] if inner[-1] is not Ellipsis else inner[0]), ()
+    return Any, ()
+
+
+def _options(annotation: Any) -> list[Any]:
+    """What a value may be, without the union around it."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _options(args[0])
+    return [each for arg in args for each in _options(arg)] if origin in {Union, UnionType} else [annotation]
+
+
+def _keys(spec: type[BaseModel], loc: Loc) -> list[str]:
+    """The keys that a mapping at this place may have."""
+    models = [option for option in _options(_annotation(spec, loc)[0]) if _is_model(option)]
+    return [key for model in models for key in model.model_fields]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -152,6 +179,16 @@ def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return f"a list, each entry {expected(args[0])}"
     if origin is dict:
         return "a mapping of texts"
+    return _like_that(annotation) if _is_model(annotation) else _plain(annotation, metadata)
+
+
+def _like_that(model: type[BaseModel]) -> str:
+    needed = [name for name, field in model.model_fields.items() if field.is_required()]
+    such_as = needed or list(model.model_fields)[:1]
+    return f"a mapping such as {{{', '.join(f'{name}: …' for name in such_as)}}}"
+
+
+def _plain(annotation: Any, metadata: Sequence[Any]) -> str:
     words = {int: f"a whole number{_range(metadata)}", float: f"a number{_range(metadata)}", bool: "true or false"}
     return words.get(annotation, "a text")
 
@@ -173,7 +210,8 @@ def _range(metadata: Sequence[Any]) -> str:
     bounds: dict[str, Any] = {}
     for item in metadata:
         for bound in item.metadata if isinstance(item, FieldInfo) else [item]:
-            bounds |= {name: getattr(bound, name) for name in ("ge", "le") if hasattr(bound, name)}
+            bounds |= {name: getattr(bound, name) for name in ("gt", "ge", "le") if hasattr(bound, name)}
     if {"ge", "le"} <= bounds.keys():
         return f" from {bounds['ge']} to {bounds['le']}"
-    return f", {bounds['ge']} or more" if "ge" in bounds else f", at most {bounds['le']}" if "le" in bounds else ""
+    least = f", {bounds['ge']} or more" if "ge" in bounds else f", more than {bounds['gt']}" if "gt" in bounds else ""
+    return least + (f", at most {bounds['le']}" if "le" in bounds else "")

@@ -34,10 +34,12 @@ def release(ctx: typer.Context, output: OutputOption = None) -> int:
     """
     from controllers import release as releasing  # noqa: PLC0415 (drivers)
     from controllers.ownership import Owner  # noqa: PLC0415
+    from reconciler import logs  # noqa: PLC0415
 
     session: Session = ctx.obj
     session.take(output)
     settings = session.settings
+    logs.configure("warning", settings.log_format)
     try:
         with node_lock(settings.lock_path):
             work = releasing.release(

@@ -118,10 +118,11 @@ def status_lines(status: NodeStatus, now: float, *, verbose: bool = False) -> Li
     yield from _not_right(status.not_right, now, None if verbose else SHOWN)
     if verbose or not all(stream.ready for stream in status.streams):
         yield Line("streams:")
+        wide = max([14, *(len(stream.name) for stream in status.streams)])
         for stream in status.streams:
-            last = words.ago(stream.last_event, now)
-            style = "" if stream.ready else "yellow"
-            yield Line(f"  {stream.name:14}  {words.stream(stream)}, last event {last}", style)
+            # Where silence means nothing, nobody says when there was an event.
+            last = "" if stream.last_event is None else f", last event {words.ago(stream.last_event, now)}"
+            yield Line(f"  {stream.name:{wide}}  {words.stream(stream)}{last}", "" if stream.ready else "yellow")
 
 
 def once_lines(result: OnceResult, *, dry_run: bool) -> Lines:

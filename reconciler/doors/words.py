@@ -14,6 +14,9 @@ from typing import NamedTuple
 from reconciler.contract import ActionRecord, Disruption, Finding, Outcome, PassRecord, ResourceStatus, Verb
 from reconciler.report import Pause, Problem, Stream
 
+_CALLED = {"ini": "INI key", "rule": "raw rule"}
+"""Kinds that people know by another name."""
+
 STORY_LINES = 20
 """More than this of one pass is summed up."""
 
@@ -58,9 +61,10 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, kind: str) -> str:
-    """``2 bridges``, ``1 held port``, ``3 addresses``."""
-    plural = "es" if kind.endswith("s") else "s"
-    return f"{number} {kind.replace('_', ' ')}{'' if number == 1 else plural}"
+    """``2 bridges``, ``1 held port``, ``3 addresses``, ``2 INI keys``."""
+    name = _CALLED.get(kind, kind.replace("_", " "))
+    plural = "es" if name.endswith("s") else "s"
+    return f"{number} {name}{'' if number == 1 else plural}"
 
 
 def clock(at: float) -> str:
@@ -87,7 +91,7 @@ def problem(found: Problem) -> str:
 
 def why(status: ResourceStatus) -> str:
     gate = f" [withheld by {status.gate}]" if status.gate else ""
-    origin = f" (declared at {status.origin})" if status.origin else ""
+    origin = f" (declared at {status.origin})" if status.origin and str(status.origin) not in status.reason else ""
     return clean(f"{status.reason}{gate}{origin}")
 
 

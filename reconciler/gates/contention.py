@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from desired.resource import ResourceId
-from reconciler.contract import Change, Outcome
+from reconciler.contract import Change, Outcome, Verb
 from reconciler.gates.base import Context, Withheld
 
 THRESHOLD = 10.0
@@ -30,7 +30,9 @@ class _Fight:
     @property
     def evidence(self) -> str:
         change = self.last
-        return f"{change.why}; somebody sets {change.before!r}" if change.before else change.why
+        if change.before:
+            return f"{change.why}; somebody sets {change.before!r}"
+        return f"{change.why}; somebody deletes it each time" if change.verb is Verb.CREATE else change.why
 
 
 class Contention:

@@ -13,8 +13,8 @@ from controllers.drivers.ovsdb import ops
 from controllers.drivers.ovsdb.replica import Replica
 from controllers.ovsdb.diff import diff
 from controllers.ovsdb.operations import operations
-from controllers.ovsdb.ports import VSWITCHD_DEADLINE
-from controllers.ovsdb.state import SCOPE, CreateBridge, Observed
+from controllers.ovsdb.ports import OLD_AFTER, PEER_DEADLINE, VSWITCHD_DEADLINE
+from controllers.ovsdb.state import SCOPE, CreateBridge, Observed, Remind, SetPort
 from controllers.ovsdb.wanted import DEAD_PEER
 from controllers.ownership import Owner
 from desired.resource import Mode, Resource, ResourceId
@@ -54,6 +54,7 @@ class Rows:
         ofports: Mapping[str, int] | None = None,
         guarded: Mapping[str, str] | None = None,
         unsure: str = "",
+        reminded: frozenset[str] = frozenset(),
     ) -> Plan:
         replica = Replica()
         replica.load(self.database.initial())
@@ -64,8 +65,9 @@ class Rows:
         view = View(SCOPE, resources, "rev", settled, every, scopes)
         held = tuple(rid for rid in resources if rid.kind == "held_port")
         observed = Observed(
-            replica, ME, names, ofports or {}, "netdev", waiting or {}, held, guarded=guarded or {}, unsure=unsure
-        )
+            replica, ME, names, ofports or {}, "netdev", waiting or {}, held,
+            guarded=guarded or {}, unsure=unsure, reminded=reminded,
+        )  # fmt: skip
         return diff(view, observed)
 
 
@@ -191,6 +193,23 @@ def test_a_datapath_type_that_this_machine_lacks_is_said_with_the_setting_that_h
     assert not plan.groups
     assert finding.outcome is Outcome.FAILED
     assert "has no datapath type 'system' (it has netdev); set 'datapath_type'" in finding.reason
+
+
+def test_an_old_error_of_a_whole_pair_is_asked_about_before_the_pair_is_taken_apart() -> None:
+    """vswitchd goes on saying it while traffic passes, until it looks again (Open vSwitch 3.1)."""
+    wanted = [bridge("br0"), bridge("br1"), *patches("a", "br0", "b", "br1")]
+    rows = settled(wanted)
+    (uuid,) = (uuid for uuid, row in rows.database.tables["Interface"].items() if row["name"] == "a")
+    rows.database.set("Interface", uuid, error="No usable peer 'b' exists in 'netdev' datapath.")
+    early = rows.plan(wanted, waiting={"a": 0.01})
+    assert (changes(early), [f.recheck for f in early.findings]) == ([], [OLD_AFTER])
+    asked = rows.plan(wanted, waiting={"a": OLD_AFTER})
+    assert [(change.action, change.disruption) for change in changes(asked)] == [(Remind("a"), Disruption.NONE)]
+    rows.apply(asked)
+    still = rows.plan(wanted, waiting={"a": OLD_AFTER}, reminded=frozenset({"a"}))
+    assert (changes(still), [f.outcome for f in still.findings]) == ([], [Outcome.PENDING])
+    (apart,) = changes(rows.plan(wanted, waiting={"a": PEER_DEADLINE}, reminded=frozenset({"a"})))
+    assert (type(apart.action), apart.disruption) == (SetPort, Disruption.BRIEF)
 
 
 def test_a_patch_that_may_loop_names_what_it_waits_for_and_is_joined_when_that_is_settled() -> None:

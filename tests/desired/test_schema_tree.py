@@ -185,3 +185,10 @@ def test_a_bridge_of_nearly_the_same_name_is_a_warning_once(tmp_path: Path) -> N
     loaded = load(tmp_path)
     assert loaded.problems == ()
     assert [warning.hint for warning in loaded.warnings] == ["did you mean 'br-int'?"]
+
+
+def test_what_is_written_with_a_mistake_is_not_guessed_to_be_another(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("bridges: {br-int: , br-ext: {fail_mode: no}}\nports: {tap1: {bridge: br-ext}}\n")
+    loaded = load(tmp_path)
+    assert [problem.path for problem in loaded.problems] == ["bridges.br-ext.fail_mode"]
+    assert loaded.warnings == ()

@@ -90,6 +90,9 @@ def test_release_takes_every_mark_off_for_good_and_no_packet_is_lost(cluster: Cl
         said = node.reconcile("release")
     assert ping.lost == ()
     assert "released  bridge/br-tun" in said
+    *each, end = said.splitlines()
+    assert all(line.startswith("released  ") for line in each), "nothing but what was released"
+    assert end == "the marks are off; everything stays as it is"
     assert "(3 flows)" in said
     assert "namespace/blue" in said
     assert "link/blue/v" in said

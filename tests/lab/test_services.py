@@ -161,6 +161,12 @@ def test_a_stopped_unit_with_restart_is_started_by_us_at_once(units: Units) -> N
         units.node.run("systemctl", "stop", "dhcp@net-1")
 
 
+def test_a_unit_that_is_not_installed_yet_is_masked_in_advance(units: Units) -> None:
+    units.declare(later={"masked": True})
+    units.right()
+    assert units.node.try_run("systemctl", "is-enabled", "later").strip() == "masked"
+
+
 def test_a_unit_that_was_masked_by_hand_runs_again(units: Units) -> None:
     with units.repairs("plain", "is masked"):
         units.node.sh("systemctl mask plain; systemctl stop plain")
@@ -327,7 +333,14 @@ def test_a_restarted_daemon_touches_nothing_on_a_converged_node(units: Units) ->
 
 
 def test_a_lost_bus_is_found_again_and_what_happened_meanwhile_is_repaired(units: Units) -> None:
-    units.node.run("systemctl", "restart", "dbus")
+    def listens() -> bool:
+        return next(stream.ready for stream in service.status(units.node).streams if stream.name == "systemd")
+
+    assert listens()
+    units.node.run("systemctl", "stop", "dbus.socket", "dbus")
+    assert units.node.eventually(lambda: not listens()), "that it is not heard is a stream's own state, with its alert"
+    units.node.run("systemctl", "start", "dbus.socket", "dbus")
+    assert units.node.eventually(listens)
     with units.repairs("plain", "does not run"):
         units.node.run("systemctl", "stop", "plain")
 

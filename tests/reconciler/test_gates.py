@@ -261,6 +261,17 @@ def test_contention_never_delays_more_than_the_longest_delay_and_forgets(gaps: l
     assert gate.fights(now + 1000.0) == {}
 
 
+def test_what_is_fought_over_is_said_with_what_the_other_does() -> None:
+    gate = Contention(3.0)
+    for _ in range(12):
+        gate.repaired(change("a"), 1.0)
+        gate.repaired(Change(rid("b"), Verb.UPDATE, "b", "mtu differs", "mtu 1400", "mtu 1500"), 1.0)
+    assert gate.fights(1.0) == {
+        rid("a"): "why; somebody deletes it each time",
+        rid("b"): "mtu differs; somebody sets 'mtu 1400'",
+    }
+
+
 # -- budget ------------------------------------------------------------------------------------------------------------
 
 

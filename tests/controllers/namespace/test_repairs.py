@@ -365,3 +365,18 @@ async def test_a_route_that_goes_with_its_device_is_made_again_in_the_same_pass(
         assert "sysctl/q/net.ipv4.conf.t0.rp_filter" in done
         await node.converged()
         assert "default via 10.0.0.254" in ip("route", ns="q")
+
+
+@privately
+async def test_a_setting_of_a_device_that_is_still_to_come_waits_for_it_and_does_not_fail() -> None:
+    sh("ip", "tuntap", "add", "t0", "mode", "tap")
+    text = "namespaces: {q: {links: {t0: {type: ovs}}, sysctls: {net.ipv4.conf.t0.proxy_arp: 1}}}"
+    async with running(text) as node:
+        sysctl, since = "sysctl/q/net.ipv4.conf.t0.proxy_arp", len(node.journal.entries)
+        sh("ip", "netns", "del", "q")  # and the device with it
+        await node.until(lambda: node.wrong().get(sysctl) == "pending: waits for link/q/t0", "it waits", 5.0)
+        sh("ip", "tuntap", "add", "t0", "mode", "tap")
+        await node.converged()
+        actions = [a for entry in node.journal.entries[since:] for a in entry.actions if str(a.resource) == sysctl]
+        assert [action.result for action in actions if action.result != "pending"] == ["done"]
+        assert sh("ip", "netns", "exec", "q", "sysctl", "-n", "net.ipv4.conf.t0.proxy_arp").strip() == "1"

@@ -13,7 +13,19 @@ from controllers.drivers.files.marks import xattr
 from controllers.drivers.netlink.whereabouts import Place
 from controllers.drivers.systemd.units import UnitState
 from controllers.services.diff import HAND_OVER, SETTLE, diff, scope_of
-from controllers.services.state import Apply, Fitness, Health, Observed, ReloadUnit, Restart, Start, Stop, Tries
+from controllers.services.state import (
+    Apply,
+    Fitness,
+    Health,
+    Mask,
+    Observed,
+    Reload,
+    ReloadUnit,
+    Restart,
+    Start,
+    Stop,
+    Tries,
+)
 from desired.kinds.service import ServiceSpec
 from desired.resource import Origin, Resource, ResourceId
 from reconciler.contract import Outcome, Plan, View
@@ -204,3 +216,11 @@ def test_a_unit_that_goes_with_its_namespace_is_no_deletion_of_its_own() -> None
         ((change,),) = (group.changes for group in diff(view, observed).groups)
         inside.append(change.inside)
     assert inside == [ResourceId("namespace", "q"), None]
+
+
+def test_a_mask_is_laid_before_there_is_a_unit() -> None:
+    """Else the package that brings the unit starts it, before anybody can say no."""
+    missing = UnitState(name=NAME, load="not-found", active="inactive", file_state="")
+    assert steps(planned({"masked": True}, missing, Health(), Tries())) == (Mask(), Reload())
+    laid = replace(missing, load="masked", file_state="masked")
+    assert not planned({"masked": True}, laid, Health(), Tries())

@@ -16,7 +16,7 @@ from reconciler.contract import ActionRecord, Outcome, Scope, Verb
 from reconciler.doors import words
 from reconciler.doors.journal import pass_record
 from reconciler.doors.show import Line, Printer, once_lines, problem_lines, status_lines, story_lines
-from reconciler.report import OnceResult, Pause, Problem
+from reconciler.report import OnceResult, Pause, Problem, Stream
 from tests.reconciler.doors.fakes import NOW, REPAIR, STATUS
 
 
@@ -61,7 +61,7 @@ def test_status_tells_everything_that_is_not_right():
         "(declared at a.yaml:3:1)",
         "net.yaml:3:5: bridges.br-int: unknown key",
         "did you mean 'fail_mode'?",
-        "flow            not listening: connecting, last event never",
+        "flow            not listening: connecting",
     ):
         assert part in text
     assert text.isprintable() or all(line.isprintable() for line in text.splitlines())
@@ -157,6 +157,21 @@ def test_a_journal_row_that_was_cut_says_so():
 
 
 def test_several_of_a_kind_are_named_as_in_english() -> None:
-    said = [words.count(2, kind) for kind in ("bridge", "address", "held_port")]
-    assert said == ["2 bridges", "2 addresses", "2 held ports"]
+    said = [words.count(2, kind) for kind in ("bridge", "address", "held_port", "ini")]
+    assert said == ["2 bridges", "2 addresses", "2 held ports", "2 INI keys"]
     assert words.count(1, "address") == "1 address"
+
+
+def test_a_place_that_the_reason_names_is_not_named_again() -> None:
+    (status, *_) = STATUS.not_right
+    status = dataclasses.replace(status, origin="a.yaml:3:1", gate="")
+    assert words.why(dataclasses.replace(status, reason="is missing")) == "is missing (declared at a.yaml:3:1)"
+    told = "'adopt: true' at a.yaml:3:1 takes it over"
+    assert words.why(dataclasses.replace(status, reason=told)) == told
+
+
+def test_a_stream_on_which_silence_means_nothing_does_not_say_never() -> None:
+    streams = (Stream("openflow br-provider", True, last_event=NOW - 2), Stream("systemd", True))
+    lines = texts(status_lines(dataclasses.replace(STATUS, streams=streams), NOW, verbose=True))
+    assert "  openflow br-provider  listening, last event 2.0 s ago" in lines
+    assert "  systemd               listening" in lines
