@@ -27,12 +27,16 @@ _NONE: Objects = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """`loaded` has this node's resources in the place of the model's; `notices` are of OpenStack's objects."""
+    """`loaded` has this node's resources in the place of the model's; `notices` say what of the model is not served.
+
+    `remarks` are those of them that YAML's objects are the reason for, with their place.
+    """
 
     loaded: Loaded
     model: Model = field(default_factory=lambda: Model(_NONE))
     allocations: Allocations = field(default_factory=Allocations)
     notices: Sequence[str] = ()
+    remarks: Sequence[Problem] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,10 @@ class Composer:
             return Composed(replace(loaded, problems=tuple(problems)), model, allocations, notices)
         compiled = self._compiler.compile(model, allocations)
         said = [f"{_said(resource)}: {message}" for resource, message in compiled.problems]
+        remarks = [_remark(resource, message) for resource, message in compiled.problems if resource.origin.file]
         resources, warnings = self._overridden(compiled.resources)
         whole = replace(loaded, resources=tuple(resources.values()), warnings=(*loaded.warnings, *warnings))
-        return Composed(whole, model, compiled.allocations, (*notices, *said))
+        return Composed(whole, model, compiled.allocations, (*notices, *said), remarks)
 
     def _merged(self, openstack: Objects) -> tuple[Model, list[str]]:
         yaml = self._yaml
@@ -124,7 +129,10 @@ class Composer:
             return
         first = self._yaml.objects[ResourceId(NodeSpec.kind, declared[0])].origin
         message = f"node {self._node} is not among the model's nodes, so the model would make nothing here; refused"
-        hint = did_you_mean(self._node, names) or f"known here: {', '.join(sorted(names)[:10])}"
+        known = ", ".join(sorted(names)[:10])
+        hint = did_you_mean(self._node, names) or (
+            f"known here: {known}; add it, or say which of them this is (setting node, or --node)"
+        )
         yield Problem(message, first.file, first.line, first.column, "model.nodes", hint)
 
     def _overridden(self, compiled: Objects) -> tuple[Objects, list[Problem]]:
@@ -143,7 +151,12 @@ class Composer:
         return ({**compiled, **own} if own else compiled), warnings
 
 
+def _remark(resource: Resource, message: str) -> Problem:
+    at = resource.origin
+    return Problem(message, at.file, at.line, at.column, at.path)
+
+
 def _said(resource: Resource) -> str:
     display = getattr(resource.spec, "display", "")
     name = f"{resource.id.name} ({display})" if display else resource.id.name
-    return f"{resource.origin.source}: {WORDS[resource.id.kind]} {name}"
+    return f"{resource.origin}: {WORDS[resource.id.kind]} {name}"
