@@ -201,5 +201,11 @@ def _merged(fragments: Mapping[Key, Fragment]) -> _Merged:
         for resource in fragments[key].resources:
             first = found.setdefault(resource.id, resource)
             if first is not resource and first.generation != resource.generation:
-                problems.append((resource, f"{resource.id} is already made for {first.origin}, and differs"))
+                problems.append((resource, f"{resource.id} is already made for {_whose(first)}, and differs"))
     return _Merged(MappingProxyType(found), tuple(problems))
+
+
+def _whose(resource: Resource) -> str:
+    """Where what a resource was made of is declared: a place in a file, or an object of another source."""
+    origin = resource.origin
+    return str(origin) if origin.file or not origin.path else f"{origin}, {origin.path}"

@@ -157,6 +157,8 @@ def _remark(resource: Resource, message: str) -> Problem:
 
 
 def _said(resource: Resource) -> str:
+    if resource.id.kind not in WORDS:  # what two objects make, and differently: no object itself
+        return f"{resource.origin}, {resource.origin.path}"
     display = getattr(resource.spec, "display", "")
     name = f"{resource.id.name} ({display})" if display else resource.id.name
     return f"{resource.origin}: {WORDS[resource.id.kind]} {name}"

@@ -116,6 +116,21 @@ def test_an_object_of_openstack_at_fault_is_left_out_and_told(tmp_path: Path) ->
     assert f"port {PORT}" in composed.notices[0]
 
 
+def test_two_ports_of_openstack_with_one_address_are_told_and_the_rest_stands(tmp_path: Path) -> None:
+    tree = loaded(tmp_path, GOOD)
+    one, two = (
+        NeutronPortSpec.model_validate(
+            {"id": PORT[:-1] + end, "network": "one", "node": "compute1", "fixed_ips": [{"ip": "172.16.1.9"}]}
+        )
+        for end in "34"
+    )
+    composed = Composer("network").compose(tree, Allocations(), from_openstack(one, two))
+    assert composed.loaded.ok
+    assert any("is already made for openstack, x, and differs" in notice for notice in composed.notices)
+    flows = {resource.id.name for resource in composed.loaded.resources if resource.id.kind == "flow"}
+    assert any("arp_tpa=172.16.1.9" in flow for flow in flows)
+
+
 @pytest.mark.parametrize("waiting", [True, False])
 def test_a_reference_into_openstack_is_a_mistake_only_when_all_of_it_is_known(tmp_path: Path, *, waiting: bool) -> None:
     vm = f"model:\n  ports:\n    vm9: {{network: {NETWORK}, node: compute1}}\n"
