@@ -113,7 +113,7 @@ class Engine:
         changed = self.book.take(snapshot)
         gone = (rid for rids in changed.values() for rid in rids if rid in before and rid not in snapshot.resources)
         self.gates.in_sync.gone(before[rid] for rid in gone)
-        self.gates.budget.announce(removed or {}, exchanged or {})
+        self.gates.budget.announce(removed or {}, exchanged or {}, changed.keys())
         self.gates.paused.observing = self.book.observing()
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
+from desired.network.conflicts import World, conflicts
 from desired.network.model import (
     TUNNELLED,
     Model,
@@ -58,7 +59,7 @@ class Fault:
 def faults(model: Model) -> tuple[Fault, ...]:
     """Every fault of the model, in the order of files and lines."""
     index = _Index(model)
-    checks = (_ids, _nodes, _networks, _subnets, _ports, _macs_and_addresses, _routers, _floating_ips)
+    checks = (_ids, _nodes, _networks, _subnets, _ports, _macs_and_addresses, _routers, _floating_ips, _conflicts)
     return tuple(sorted((fault for check in checks for fault in check(index)), key=_place)) if model else ()
 
 
@@ -148,7 +149,7 @@ def _nodes(index: _Index) -> Iterator[Fault]:
         first = addresses.setdefault(spec.tunnel_ip, resource)
         if first is not resource:
             message = f"tunnel_ip {spec.tunnel_ip} is also that of node {first.id.name!r} ({first.origin})"
-            yield Fault(resource, message, ".tunnel_ip")
+            yield Fault(resource, message, ".tunnel_ip", "give each node its own")
 
 
 def _networks(index: _Index) -> Iterator[Fault]:
@@ -166,7 +167,7 @@ def _networks(index: _Index) -> Iterator[Fault]:
                 else f"{spec.type} segmentation_id {spec.segmentation_id} is used"
             )
             inside = ".physical_network" if spec.segmentation_id is None else ".segmentation_id"
-            yield Fault(resource, f"{what} twice, also by {_said(first)} ({first.origin})", inside)
+            yield Fault(resource, f"{what} twice, also by {_said(first)} ({first.origin})", inside, "give each its own")
         if spec.physical_network is not None and spec.physical_network not in mapped and any(index.all(NodeSpec)):
             message = f"no node maps physical network {spec.physical_network!r} to a bridge"
             hint = did_you_mean(spec.physical_network, mapped) or (
@@ -184,7 +185,7 @@ def _subnets(index: _Index) -> Iterator[Fault]:
                 f"{_cidr(second)} of {_said(second)} overlaps {_cidr(first)} of {_said(first)} ({first.origin})"
                 " in the same network"
             )
-            yield Fault(second, message, ".cidr")
+            yield Fault(second, message, ".cidr", "subnets of one network share no address")
 
 
 def _ports(index: _Index) -> Iterator[Fault]:
@@ -233,12 +234,12 @@ def _macs_and_addresses(index: _Index) -> Iterator[Fault]:
             first = macs.setdefault(mac, port)
             if first is not port:
                 message = f"MAC {mac} is also that of {_said(first)} ({first.origin}) on network {spec.network!r}"
-                yield Fault(port, message, ".mac")
+                yield Fault(port, message, ".mac", "give each its own, or leave mac out")
             for number, fixed in enumerate(spec.fixed_ips):
                 first = ips.setdefault(fixed.ip, port)
                 if first is not port:
                     message = f"{fixed.ip} is also the address of {_said(first)} ({first.origin})"
-                    yield Fault(port, message, f".fixed_ips[{number}]")
+                    yield Fault(port, message, f".fixed_ips[{number}]", "give each its own")
 
 
 def _routers(index: _Index) -> Iterator[Fault]:
@@ -262,6 +263,9 @@ def _routers(index: _Index) -> Iterator[Fault]:
                 message = f"{_said(subnet)} has no gateway, so the router's address there is unknown"
                 yield Fault(resource, message, inside, f"write {{subnet: {interface.subnet}, ip: ADDRESS}}")
         for first, second in _overlapping(served):
+            if first is second:
+                yield Fault(resource, f"{_said(second)} is there twice", ".interfaces", "name it once")
+                continue
             message = f"{_said(second)} ({_cidr(second)}) overlaps {_said(first)} ({_cidr(first)}) on this router"
             yield Fault(resource, message, ".interfaces", "a router can serve only one of them")
         yield from _gateway(index, resource, spec)
@@ -313,6 +317,11 @@ def _fixed(index: _Index, resource: Resource, spec: NeutronFloatingIpSpec) -> It
         yield Fault(resource, f"{_said(port)} has no address for {spec.floating} to stand for", ".port")
     elif spec.fixed is not None and spec.fixed not in own:
         yield Fault(resource, f"{spec.fixed} is no address of {_said(port)}", ".fixed", f"it has {', '.join(own)}")
+
+
+def _conflicts(index: _Index) -> Iterator[Fault]:
+    for finding in conflicts(World(index.model, index.find, index.subnets)):
+        yield Fault(*finding)
 
 
 # -- addresses ----------------------------------------------------------------------------------------------------

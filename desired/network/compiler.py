@@ -241,7 +241,7 @@ def _merged(fragments: Mapping[Key, Fragment]) -> _Merged:
             if first is not resource:
                 doubled.add(resource.id)
                 if first.generation != resource.generation:
-                    problems.append((resource, f"{resource.id} is already made for {first.origin}, and differs"))
+                    problems.append((resource, f"{resource.id} is already made for {_whose(first)}, and differs"))
     return _Merged(MappingProxyType(found), tuple(problems), frozenset(doubled))
 
 
@@ -265,3 +265,9 @@ def _followed(before: _Merged, other: Iterable[tuple[Fragment | None, Fragment |
             return None
         gone.pop(resource.id, None)
     return _Merged(MappingProxyType(found), before.problems, before.doubled, Difference(tuple(put), tuple(gone)))
+
+
+def _whose(resource: Resource) -> str:
+    """Where what a resource was made of is declared: a place in a file, or an object of another source."""
+    origin = resource.origin
+    return str(origin) if origin.file or not origin.path else f"{origin}, {origin.path}"

@@ -27,7 +27,10 @@ _NONE: Objects = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """`loaded` has this node's resources in the place of the model's; `notices` are of OpenStack's objects."""
+    """`loaded` has this node's resources in the place of the model's; `notices` say what of the model is not served.
+
+    `remarks` are those of them that YAML's objects are the reason for, with their place.
+    """
 
     loaded: Loaded
     model: Model = field(default_factory=lambda: Model(_NONE))
@@ -35,6 +38,7 @@ class Composed:
     notices: Sequence[str] = ()
     step: Difference | None = None
     """How `loaded.resources` came from those of this composer's last good state; None when that was not followed."""
+    remarks: Sequence[Problem] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +146,12 @@ class Composer:
         compiled = self._compiler.compile(model, allocations, named)
         self._compiled = joined
         said = [f"{_said(resource)}: {message}" for resource, message in compiled.problems]
+        remarks = [_remark(resource, message) for resource, message in compiled.problems if resource.origin.file]
         resources, warnings = self._overridden(compiled.resources)
         whole = replace(loaded, resources=tuple(resources.values()), warnings=(*loaded.warnings, *warnings))
         self._good = joined.yaml
         step = self._step(compiled) if good is joined.yaml else None
-        return Composed(whole, model, compiled.allocations, (*notices, *said), step)
+        return Composed(whole, model, compiled.allocations, (*notices, *said), step, remarks)
 
     def _join(self, loaded: Loaded, openstack: Objects, changed: Collection[ResourceId] | None) -> _Joined | None:
         """Both sources; None with a tree that is wrong. `_before` is what was joined before."""
@@ -190,7 +195,10 @@ class Composer:
         names = [resource.id.name for resource in model.all(NodeSpec)]
         first = self._yaml.objects[ResourceId(NodeSpec.kind, declared[0])].origin
         message = f"node {self._node} is not among the model's nodes, so the model would make nothing here; refused"
-        hint = did_you_mean(self._node, names) or f"known here: {', '.join(sorted(names)[:10])}"
+        known = ", ".join(sorted(names)[:10])
+        hint = did_you_mean(self._node, names) or (
+            f"known here: {known}; add it, or say which of them this is (setting node, or --node)"
+        )
         yield Problem(message, first.file, first.line, first.column, "model.nodes", hint)
 
     def _overridden(self, compiled: Objects) -> tuple[Objects, list[Problem]]:
@@ -209,7 +217,14 @@ class Composer:
         return ({**compiled, **own} if own else compiled), warnings
 
 
+def _remark(resource: Resource, message: str) -> Problem:
+    at = resource.origin
+    return Problem(message, at.file, at.line, at.column, at.path)
+
+
 def _said(resource: Resource) -> str:
+    if resource.id.kind not in WORDS:  # what two objects make, and differently: no object itself
+        return f"{resource.origin}, {resource.origin.path}"
     display = getattr(resource.spec, "display", "")
     name = f"{resource.id.name} ({display})" if display else resource.id.name
-    return f"{resource.origin.source}: {WORDS[resource.id.kind]} {name}"
+    return f"{resource.origin}: {WORDS[resource.id.kind]} {name}"

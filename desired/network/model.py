@@ -25,6 +25,8 @@ _IDS = uuid5(NAMESPACE_DNS, "model.reconciler")
 
 NetworkType = Literal["gre", "vxlan", "geneve", "vlan", "flat", "local"]
 TUNNELLED = frozenset({"gre", "vxlan", "geneve"})
+HOSTS_CHOOSE = 64
+"""The prefix of a subnet in which hosts make their own IPv6 addresses (RFC 4862)."""
 LARGEST_SEGMENT = {"gre": 0xFFFFFFFF, "vxlan": 0xFFFFFF, "geneve": 0xFFFFFF, "vlan": 4094}
 
 
@@ -37,9 +39,13 @@ def _uuid(text: str) -> str:
 
 def _cidr(text: str) -> str:
     try:
-        return str(ip_network(text))
+        right = str(ip_network(text, strict=False))
     except ValueError as error:
         raise ValueError(f"{text!r} is no subnet like 10.0.0.0/24: {error}") from None
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is an address in a subnet, not the subnet; right would be {right}") from None
 
 
 Id = Annotated[str, AfterValidator(_uuid), Must("an id like 6f1c3b5a-9e40-4a52-8c1d-0b7e5a91d301")]
@@ -166,6 +172,17 @@ class Via(Part):
     to: Cidr
     via: IpAddress
 
+    @model_validator(mode="after")
+    def _one_version(self) -> Self:
+        if ip_network(self.to).version != ip_address(self.via).version:
+            raise ValueError(f"to and via must both be IPv4 or both IPv6, not {self.to} via {self.via}")
+        return self
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The address of where it leads, and the next hop."""
+        return self.to.partition("/")[0], self.via
+
 
 class SubnetSpec(ObjectSpec):
     """Addresses of a network. `gateway` unset is the first address; ``none`` means that there is none."""
@@ -197,6 +214,15 @@ class SubnetSpec(ObjectSpec):
                     raise ValueError(f"{field}: {address} is not in {self.cidr}")
         if self.ipv6_mode is not None and network.version == 4:
             raise ValueError(f"ipv6_mode is for IPv6 subnets; {self.cidr} is IPv4")
+        if self.ipv6_mode in {"slaac", "dhcpv6-stateless"} and network.prefixlen != HOSTS_CHOOSE:
+            raise ValueError(
+                f"ipv6_mode {self.ipv6_mode} needs a /64, in which hosts choose addresses; not {self.cidr}"
+            )
+        spoken = {"dns": self.dns, "host_routes": tuple(each for route in self.host_routes for each in route.ends)}
+        for field, addresses in spoken.items():
+            for address in addresses:
+                if ip_address(address).version != network.version:
+                    raise ValueError(f"{field}: {address} is not IPv{network.version}, as {self.cidr} is")
         return self
 
     @property
@@ -211,8 +237,9 @@ class SubnetSpec(ObjectSpec):
 
     @property
     def gateway_ip(self) -> str | None:
-        """The gateway's address; None when there is none."""
-        if self.gateway == "none":
+        """The gateway's address; None when there is none, as in a subnet of a single address."""
+        first, last = self.bounds
+        if self.gateway == "none" or (self.gateway is None and first == last):
             return None
         return self.gateway or str(ip_network(self.cidr)[1])
 

@@ -47,6 +47,9 @@ def complaints(spec: type[BaseModel], data: Mapping[str, Any], error: Validation
     for detail in error.errors(include_url=False):
         loc, on_key = _real(detail["loc"], data, missing=detail["type"] == "missing")
         places.setdefault((loc, on_key), []).append(detail)
+    for loc, on_key in [place for place, details in places.items() if details[0]["type"] == "too_short"]:
+        if any(len(other) > len(loc) and other[: len(loc)] == loc for other, _ in places):
+            del places[loc, on_key]  # what is wrong with an entry made pydantic count without it
     return [_complaint(spec, data, loc, details, on_key=on_key) for (loc, on_key), details in places.items()]
 
 

@@ -37,8 +37,9 @@ def validate(
     """
     session: Session = ctx.obj
     session.take(output)
-    loaded, name = _load(session, directory, node, role)
-    problems, warnings = as_problems(loaded.problems), as_problems(loaded.warnings)
+    composed, name = _composed(session, directory, node, role)
+    loaded = composed.loaded
+    problems, warnings = as_problems(loaded.problems), as_problems((*loaded.warnings, *composed.remarks))
     misspelt, unchecked = _ask_the_tools(session, loaded)
     problems, warnings = (*problems, *misspelt), (*warnings, *unchecked)
     session.printer.answer(problems, _verdict(loaded, name, problems, warnings), Sequence[Problem])

@@ -76,13 +76,18 @@ class Budget:
         self._scopes: dict[Scope, _Scope] = {}
         self._announced: dict[str, int] = {}
         self._exchanged: dict[str, int] = {}
+        self._to_look: set[Scope] = set()
         self._spent: deque[tuple[float, str, int]] = deque()
         self._approved: set[str] = set()
         self._over: Sequence[BudgetReport] = ()
 
-    def announce(self, wants: Mapping[str, int], exchanged: Mapping[str, int]) -> None:
-        """A new desired state takes away so many of each kind (`removed`), and others for new ones (`exchanged`)."""
-        self._announced, self._exchanged = dict(wants), dict(exchanged)
+    def announce(self, wants: Mapping[str, int], exchanged: Mapping[str, int], where: Collection[Scope] = ()) -> None:
+        """A new desired state takes away so many of each kind (`removed`), and others for new ones (`exchanged`).
+
+        Until all of `where` was looked at, what is announced counts even if no scope has asked for it yet: the first
+        scope that is looked at would else be emptied, however much the others turn out to lose.
+        """
+        self._announced, self._exchanged, self._to_look = dict(wants), dict(exchanged), set(where)
 
     def approve(self, revision: str) -> None:
         self._approved.add(revision)
@@ -90,6 +95,7 @@ class Budget:
     def plan(self, scope: Scope, plan: Plan) -> None:
         """Note what this plan would delete and, when it looked at the whole scope, what is owned there."""
         known = self._scopes.get(scope)
+        self._to_look.discard(scope)
         prunes = any(change.prune for group in plan.groups for change in group.changes)
         if plan.looked_at is not None and known is not None and not known.wants and not prunes:
             return  # a narrowed look that deletes nothing, as nearly every repair is: nothing changes here
@@ -107,6 +113,7 @@ class Budget:
     def forget(self, scope: Scope) -> None:
         """The scope does not exist any more, nor what was to be deleted there."""
         self._scopes.pop(scope, None)
+        self._to_look.discard(scope)
 
     def spent(self, changes: Sequence[Change], now: float) -> None:
         for kind, rids in counted(changes).items():
@@ -146,6 +153,7 @@ class Budget:
         if revision in self._approved:
             return ()
         kinds = {kind for scope in self._scopes.values() for kind in scope.wants}
+        kinds |= self._announced.keys() if self._to_look else set()
         over = []
         for kind in sorted(kinds):
             resources = [rid for scope in self._scopes.values() for rid in scope.wants.get(kind, ())]

@@ -305,6 +305,37 @@ async def test_over_the_budget_every_delete_of_the_revision_waits_and_repairs_go
         assert (report.kind, report.wanted, report.allowed, report.owned) == ("thing", 21, 12, 48)
 
 
+async def test_what_is_looked_at_first_waits_for_what_the_others_lose() -> None:
+    lab = Lab()
+    async with lab.running():
+        everything = [box("b1"), *many(8, "t", place="b"), *many(8, "u", place="c")]
+        lab.desire(*everything)
+        await lab.settle(1.0)
+        lab.world.slow = {"b": 0.5, "c": 0.5}
+        lab.desire(everything[1])
+        await lab.settle(5.0)
+        assert [len(lab.things(place)) for place in ("here", "b", "c")] == [1, 8, 8]
+        lab.engine.gates.budget.approve(lab.engine.book.snapshot.revision)
+        lab.world.tell()
+        await lab.settle(5.0)
+        assert lab.things() == {}
+
+
+async def test_what_was_announced_and_is_not_there_holds_up_nothing_for_ever() -> None:
+    lab = Lab()
+    async with lab.running():
+        everything = [box("b1"), *many(8, "t", place="b"), *many(8, "u", place="c")]
+        lab.desire(*everything)
+        await lab.settle(1.0)
+        for name in [*lab.things("b"), *lab.things("c")]:
+            lab.world.lose(name, place="b" if name in lab.things("b") else "c", quietly=True)
+        lab.world.slow = {"b": 0.5, "c": 0.5}
+        lab.desire(everything[1])
+        await lab.settle(5.0)
+        assert lab.things() == {}
+        assert lab.engine.converged()
+
+
 async def test_approve_lets_exactly_that_revision_through() -> None:
     lab = Lab()
     async with lab.running():

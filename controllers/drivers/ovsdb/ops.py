@@ -6,8 +6,8 @@ whole transaction fail when a rival was quicker. Names of bridges, ports and int
 indexes, so adding one that is there fails with "constraint violation".
 
 The server finds a row by uuid at once and by name in a walk over the table: name bridges, address ports by uuid.
-Nothing here waits for vswitchd: it acts on every change it sees. `numbered` lets it say when it has, `look_again` asks it
-to look although nothing changed (both by next_cfg).
+Nothing here waits for vswitchd: it acts on every change it sees. `numbered` lets it say when it has, and has it look
+although nothing else changed.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ def delete_ports(bridge: Row, uuids: Collection[str]) -> list[Operation]:
 
 
 def numbered() -> Operation:
-    """Count the transaction: when vswitchd has acted on it, ``cur_cfg`` has reached what ``next_cfg`` is now."""
+    """Count the transaction: when vswitchd has acted on it, ``cur_cfg`` has reached what ``next_cfg`` is now.
+
+    Every ovs-vsctl does this; it makes vswitchd compare what it has with what it should have.
+    """
     return mutate(ROOT, [["next_cfg", "+=", 1]])
 
 
@@ -127,11 +130,6 @@ def set_keys(row: Row, column: str, values: Mapping[str, str]) -> Operation:
 def remove_keys(row: Row, column: str, keys: Collection[str]) -> Operation:
     """Remove these keys of a map column, if they are there."""
     return mutate(row, [[column, "delete", encode(tuple(sorted(keys)))]])
-
-
-def look_again() -> Operation:
-    """Have vswitchd compare what it has with what it should have, as every ovs-vsctl does."""
-    return mutate(ROOT, [["next_cfg", "+=", 1]])
 
 
 def mutate(row: Row, mutations: list[list[Any]]) -> Operation:

@@ -65,5 +65,37 @@ def test_what_refers_to_something_that_is_gone_dangles(tmp_path: Path, gone: str
         assert any(fault.dangling and "there is no" in fault.message for fault in found)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{cidr: 10.1.0.1/24}",
+         "cidr: '10.1.0.1/24' is an address in a subnet, not the subnet; right would be 10.1.0.0/24"),
+        ('{cidr: "fd00::/80", ipv6_mode: slaac}',
+         "ipv6_mode slaac needs a /64, in which hosts choose addresses; not fd00::/80"),
+        ('{cidr: 10.1.0.0/24, dns: ["fd00::53"]}', "dns: fd00::53 is not IPv4, as 10.1.0.0/24 is"),
+        ("{cidr: 10.1.0.0/24, host_routes: [{to: 10.2.0.0/16, via: 'fe80::1'}]}",
+         "host_routes[0]: to and via must both be IPv4 or both IPv6, not 10.2.0.0/16 via fe80::1"),
+    ],
+)  # fmt: skip
+def test_a_subnet_that_no_host_could_use_is_refused(tmp_path: Path, given: str, said: str) -> None:
+    (tmp_path / "model.yaml").write_text(
+        f"model: {{networks: {{n: {{type: local}}}}, subnets: {{s: {{network: n, {given[1:]}}}}}\n"
+    )
+    loaded = load_tree(tmp_path, node="network", roles=frozenset(), sections=SECTIONS)
+    assert [problem.message for problem in loaded.problems] == [said]
+
+
+def test_a_wrong_entry_is_one_mistake_and_not_also_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text("model: {nodes: {n: {roles: [netwrok]}}}\n")
+    loaded = load_tree(tmp_path, node="n", roles=frozenset(), sections=SECTIONS)
+    assert [problem.path for problem in loaded.problems] == ["model.nodes.n.roles[0]"]
+
+
+def test_a_port_of_the_router_itself_may_have_the_routers_address(tmp_path: Path) -> None:
+    port = "    leg: {network: one, owner: router_interface, device: r1, fixed_ips: [172.16.1.1]}\n"
+    (tmp_path / "model.yaml").write_text(GOOD.replace("  routers:\n", f"{port}  routers:\n"))
+    assert faults(model(tmp_path)) == ()
+
+
 def test_an_empty_model_has_no_fault() -> None:
     assert faults(Model.of(())) == ()

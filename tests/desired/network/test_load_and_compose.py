@@ -67,6 +67,28 @@ def test_a_node_that_the_model_does_not_know_is_refused_and_told_which_are_known
     assert problem.hint == "did you mean 'network'?"
 
 
+def test_a_workstation_is_told_to_name_the_node_it_asks_for(tmp_path: Path) -> None:
+    (problem,) = Composer("laptop").compose(loaded(tmp_path, GOOD, node="laptop"), Allocations()).loaded.problems
+    assert problem.hint == (
+        "known here: compute1, network; add it, or say which of them this is (setting node, or --node)"
+    )
+
+
+def test_what_of_yaml_is_served_by_nothing_is_told_with_its_place(tmp_path: Path) -> None:
+    composed = Composer("network").compose(loaded(tmp_path, GOOD.replace("gateway: public", "")), Allocations())
+    assert composed.loaded.ok
+    (remark,) = composed.remarks
+    assert (remark.path, remark.line) == ("model.floating_ips.10.6.0.21", 21)
+    assert "no router has an interface with 172.16.1.5" in remark.message
+
+
+def test_a_subnet_of_one_address_has_no_gateway_and_no_dhcp_server(tmp_path: Path) -> None:
+    tree = loaded(
+        tmp_path, GOOD.replace("  ports:", "    single: {network: one, cidr: 10.8.8.8/32, dhcp: false}\n  ports:")
+    )
+    assert Composer("network").compose(tree, Allocations()).loaded.ok
+
+
 def test_what_yaml_declares_for_the_node_wins_over_the_model_and_is_told(tmp_path: Path) -> None:
     tree = loaded(tmp_path, GOOD, "bridges: {br-int: {fail_mode: standalone}}\n")
     composed = Composer("network").compose(tree, Allocations())
@@ -93,6 +115,21 @@ def test_an_object_of_openstack_at_fault_is_left_out_and_told(tmp_path: Path) ->
     assert composed.loaded.ok
     assert len(composed.notices) == 1
     assert f"port {PORT}" in composed.notices[0]
+
+
+def test_two_ports_of_openstack_with_one_address_are_told_and_the_rest_stands(tmp_path: Path) -> None:
+    tree = loaded(tmp_path, GOOD)
+    one, two = (
+        NeutronPortSpec.model_validate(
+            {"id": PORT[:-1] + end, "network": "one", "node": "compute1", "fixed_ips": [{"ip": "172.16.1.9"}]}
+        )
+        for end in "34"
+    )
+    composed = Composer("network").compose(tree, Allocations(), from_openstack(one, two))
+    assert composed.loaded.ok
+    assert any("is already made for openstack, x, and differs" in notice for notice in composed.notices)
+    flows = {resource.id.name for resource in composed.loaded.resources if resource.id.kind == "flow"}
+    assert any("arp_tpa=172.16.1.9" in flow for flow in flows)
 
 
 @pytest.mark.parametrize("waiting", [True, False])

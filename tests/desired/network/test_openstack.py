@@ -51,7 +51,13 @@ def test_a_subnet_has_its_pools_routes_and_modes() -> None:
     assert (spec.network, spec.dns, spec.dhcp) == (uid(1), ("9.9.9.9",), False)
     assert [(pool.start, pool.end) for pool in spec.allocation_pools] == [("10.0.2.2", "10.0.2.254")]
     assert [(route.to, route.via) for route in spec.host_routes] == [("10.9.0.0/16", "10.0.2.9")]
-    six = {"cidr": "2001:db8::/64", "gateway_ip": "fe80::1", "allocation_pools": [], "host_routes": []}
+    six = {
+        "cidr": "2001:db8::/64",
+        "gateway_ip": "fe80::1",
+        "allocation_pools": [],
+        "host_routes": [],
+        "dns_nameservers": [],
+    }
     spec = openstack.subnet(subnet(3, 1, ipv6_ra_mode="slaac", ipv6_address_mode="slaac", **six)).spec
     assert isinstance(spec, SubnetSpec)
     assert spec.ipv6_mode == "slaac"
@@ -132,7 +138,7 @@ def test_a_node_is_what_its_agents_say() -> None:
         (openstack.network, network(1, segments=[{}, {}]), "several segments"),
         (openstack.network, network(1, **{"provider:network_type": "stt"}), "type: Input should be 'gre'"),
         (openstack.network, network(1, **{"provider:segmentation_id": 2**30}), "segmentation_id of a vxlan network"),
-        (openstack.subnet, subnet(2, 1, cidr="10.0.0.1/24"), "host bits set"),
+        (openstack.subnet, subnet(2, 1, cidr="10.0.0.1/24"), "right would be 10.0.0.0/24"),
         (openstack.subnet, subnet(2, 1, dns_nameservers="x"), "dns_nameservers must be a list"),
         (openstack.port, port(3, 1, 2, mac_address="zz"), "is no MAC address"),
         (openstack.port, port(3, 1, 2, fixed_ips=["10.0.0.1"]), "fixed_ips must hold mappings"),
