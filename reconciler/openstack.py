@@ -28,6 +28,9 @@ from reconciler.writer import StoreWriter
 
 log = get_logger("openstack")
 
+LOOK_AGAIN = 1.0
+"""Seconds until a store that was away is looked at again."""
+
 MOST_NOTICES = 10
 """Of objects that are left out, so many are told in `status`; the log has all of them."""
 
@@ -44,6 +47,7 @@ class OpenStack:
         self._cluster = cluster
         self._on_age = on_age
         self._clock = clock
+        self._writer = writer
         amqp = settings.amqp
         self._amqp = AmqpSource(amqp, settings.node, clock=clock, on_gap=self._want_read) if amqp.url else None
         self._following = Following(self._amqp, Mirror(), writer, self._changed, self._want_read)
@@ -66,6 +70,14 @@ class OpenStack:
                 group.create_task(self._following.run(), name="notifications")
             if self._reads is not None:
                 group.create_task(self._reads.run(), name="full-reads")
+            group.create_task(self._recall_late(), name="recall-mirror")
+
+    async def _recall_late(self) -> None:
+        """The store was away at the start: what it remembers is taken over when it is back, where nothing is newer."""
+        while self._unknown:
+            await asyncio.sleep(LOOK_AGAIN)
+            if self._writer.available:
+                await self.recall()
 
     def beside(self) -> Sequence[Heard | Kept]:
         """What `status` shows of each part."""

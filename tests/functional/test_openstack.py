@@ -177,3 +177,23 @@ def test_a_flood_ends_in_what_the_last_words_said_also_after_a_restart(running: 
     running.ovs.ofctl("del-flows", "br-tun")
     running.start(env={"RECONCILER_AMQP__URL": cloud.server.url()})
     running.until(lambda: whereto(running) == wanted, "what the store had not yet, the broker sent again", 60)
+
+
+def test_a_mirror_that_the_store_could_not_tell_at_the_start_is_taken_over_when_it_can(
+    running: Node, cloud: Cloud
+) -> None:
+    plugged(running, 5)
+    cloud.tell("port.create.end", port(5, "n1"))
+    cloud.tell("port.create.end", port(6, "n2"))
+    running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "the remote port has its flow")
+    running.converged()
+    assert running.stop() == 0
+    away = running.state.with_name("away")
+    running.state.rename(away)
+    running.state.write_text("no directory: nothing can be stored here")
+    running.start(converged=False, env={"RECONCILER_AMQP__URL": cloud.server.url()})
+    running.until(lambda: "store" in str(running.client.status().notices), "the store is missed", 30)
+    running.ovs.ofctl("del-flows", "br-tun")
+    running.state.unlink()
+    away.rename(running.state)
+    running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "what it remembers is held again", 60)
