@@ -174,7 +174,8 @@ class StoreWriter:
     async def opened(self, within: float) -> bool:
         """Wait until the store was tried for the first time, `within` seconds at most. True when it is well."""
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self._first), within)
+            async with asyncio.timeout(within):
+                await asyncio.wrap_future(self._first)
         except TimeoutError:
             return False
         return self.available
@@ -214,7 +215,8 @@ class StoreWriter:
             self._closing = True
             self._news.notify()
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self._last), within)
+            async with asyncio.timeout(within):
+                await asyncio.wrap_future(self._last)
         except TimeoutError:
             return False
         return not self._behind()
@@ -226,7 +228,8 @@ class StoreWriter:
                 raise StoreError(self.problem)
             self._requests.append(_Request(ask, answer))
             self._news.notify()
-        return await asyncio.wait_for(asyncio.wrap_future(answer), within)
+        async with asyncio.timeout(within):  # asyncio.wait_for loses a cancellation that meets the answer (until 3.12)
+            return await asyncio.wrap_future(answer)
 
     def _wake(self) -> None:
         if self._idle:  # it gathers or writes otherwise, and looks again afterwards

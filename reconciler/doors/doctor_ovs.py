@@ -119,7 +119,8 @@ def _replica(settings: Settings) -> Iterator[Check]:
         driver = Ovsdb(settings.ovsdb, on_change=lambda _names, _why: whole.set(), timeout=TOOL_SECONDS)
         running = asyncio.create_task(driver.run(), name="doctor-ovsdb")
         try:
-            await asyncio.wait_for(whole.wait(), TOOL_SECONDS)
+            async with asyncio.timeout(TOOL_SECONDS):
+                await whole.wait()
             return driver.replica.copy()
         except TimeoutError:
             raise DriverError(f"{settings.ovsdb} was not read within {TOOL_SECONDS:g} s: {driver.problem}") from None

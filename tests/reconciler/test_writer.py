@@ -119,6 +119,19 @@ async def test_everything_that_is_handed_over_is_written(make: Make, stored: Sql
     assert (last[0].applied, [row.name for row in last[1]]) == (6.0, ["b"])
 
 
+async def test_who_waits_for_the_store_and_is_cancelled_when_it_answers_is_cancelled(make: Make) -> None:
+    writer = make()
+    writer.start()
+    await writer.opened(SOON)
+    writer.mirror("openstack", [MirrorRow("port", "a", {"id": "a"}, 1.0)], [])
+    waiting = asyncio.create_task(writer.flush(SOON))
+    await asyncio.sleep(0)
+    time.sleep(0.5)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_what_is_recorded_is_written_without_being_asked_to(make: Make, stored: SqlStore) -> None:
     writer = make(pace=Pace())
     writer.start()

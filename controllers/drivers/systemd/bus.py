@@ -98,7 +98,8 @@ class Systemd:
         self._wanted.set()
         if not self._connected.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._connected.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._connected.wait()
         if not self._connected.is_set():
             raise NotReady(f"systemd does not answer at {self._address}: {self.problem}")
 
@@ -180,7 +181,8 @@ class Systemd:
         with self._expecting(name, done):
             await self._call(method, "ss", [name, "replace"], what)
             with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(done, patience)
+                async with asyncio.timeout(patience):
+                    return await done
         return ""
 
     @contextlib.contextmanager
@@ -218,7 +220,8 @@ class Systemd:
         bus = MessageBus(bus_address=self._address)
         bus.add_message_handler(self._heard)
         try:
-            await asyncio.wait_for(bus.connect(), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                await bus.connect()
             self._bus = bus
             for match in _MATCHES:
                 await self._ask("/org/freedesktop/DBus", "org.freedesktop.DBus", "AddMatch", "s", [match], "listening")
@@ -268,7 +271,8 @@ class Systemd:
             destination=destination, path=path, interface=interface, member=method, signature=signature, body=[*body]
         )
         try:
-            answer = await asyncio.wait_for(bus.call(message), timeout or self._timeout)
+            async with asyncio.timeout(timeout or self._timeout):
+                answer = await bus.call(message)
         except TimeoutError as error:
             raise DriverError(f"{what}: systemd did not answer within {timeout or self._timeout:g} s") from error
         except (DBusError, OSError, EOFError) as error:
