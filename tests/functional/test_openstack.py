@@ -109,6 +109,26 @@ def test_ports_that_openstack_tells_of_become_flows_and_tags(running: Node, clou
     assert "(openstack, network" in said.out
 
 
+def test_what_makes_no_sense_is_told_and_the_node_is_held_all_the_same(running: Node, cloud: Cloud) -> None:
+    for payload in ({}, {"port": None}, {"port": "x"}, {"port": {"id": "not-an-id", "network_id": 5}}, [], "garbage"):
+        cloud.tell("port.create.end", payload)
+    cloud.tell("port.create.end", port(5, "n2"))
+    cloud.tell("port.create.end", port(6, "n9"))
+    plugged(running, 7)
+    twice = port(7, "n1")
+    twice["port"]["fixed_ips"][0]["ip_address"] = "192.168.7.5"
+    cloud.tell("port.create.end", twice)
+    cloud.tell("port.create.end", port(8, "n2"))
+    running.until(lambda: "fa:16:3e:00:00:08" in flows(running), "what came after it is followed")
+    said = running.cli("status").out
+    assert "2 messages were no notifications: a payload that is no object" in said
+    assert "there is no node 'n9'" in said
+    cloud.tell("port.create.end", port(9, "n1", fixed_ips=[{"subnet_id": SUBNET, "ip_address": "192.168.7.8"}]))
+    cloud.tell("port.create.end", port(10, "n2", fixed_ips=[{"subnet_id": SUBNET, "ip_address": "192.168.7.8"}]))
+    running.until(lambda: "is already made for" in running.cli("status").out, "two with one address are told")
+    running.until(lambda: "fa:16:3e:00:00:0a" in flows(running), "and served")
+
+
 def test_without_a_full_read_a_delete_is_withheld_and_says_why(running: Node, cloud: Cloud) -> None:
     plugged(running, 5)
     cloud.tell("port.create.end", port(5, "n1"))
