@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -19,7 +20,7 @@ from desired.network.build import build
 from desired.network.compose import Composed, Composer
 from desired.network.model import Model
 from desired.resource import Resource, ResourceId, copied
-from desired.schema import Loaded
+from desired.schema import Loaded, Problem
 from reconciler.intake import Intake
 from reconciler.logs import get_logger
 
@@ -54,6 +55,7 @@ class Cluster:
     """
 
     def __init__(self, node: str, intake: Intake, observed: Observed, on_composed: Callable[[float], None]) -> None:
+        self._node = node
         self._composer = Composer(node)
         self._intake = intake
         self._observed = observed
@@ -163,10 +165,24 @@ class Cluster:
         self.waits = ""
         loop = asyncio.get_running_loop()
         began, since = loop.time(), self._since
-        self._take(await self._composed(loaded))
+        self._take(await self._held(loaded))
         self._took = loop.time() - began
         self._on_composed(loop.time() - since)
         return True
+
+    async def _held(self, loaded: Loaded) -> Composed:
+        """The state of what is there. A defect of ours in making it must not end the daemon: the last state stays.
+
+        What was kept of earlier states may be what is wrong: once more from nothing, then it is a problem like any.
+        """
+        for again in (True, False):
+            try:
+                return await self._composed(loaded)
+            except Exception as error:  # as of a pass: its journal is this line
+                log.exception("compose_crashed", again=again)
+                self._composer, crash = Composer(self._node), error
+        message = f"internal error in compiling the model, see the log: {crash!r}; the last state stays"
+        return Composed(replace(loaded, problems=(Problem(message),)))
 
     async def _composed(self, loaded: Loaded) -> Composed:
         changed, self._changed = self._changed, set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from desired.network.mirror import Changed, Mirror
@@ -30,6 +30,9 @@ log = get_logger("openstack")
 
 LOOK_AGAIN = 1.0
 """Seconds until a store that was away is looked at again."""
+
+FIRST_DELAY, MOST_DELAY, LONG = 0.5, 30.0, 60.0
+"""Seconds until a source that crashed is started again, at first and at most; and after which it counts as well."""
 
 MOST_NOTICES = 10
 """Of objects that are left out, so many are told in `status`; the log has all of them."""
@@ -53,6 +56,8 @@ class OpenStack:
         self._following = Following(self._amqp, Mirror(), writer, self._changed, self._want_read)
         self._following.on_taken = self._taken
         self._reads = self._reading(settings.neutron) if settings.neutron.used else None
+        self.crashed: dict[str, str] = {}
+        """Sources that ended by a defect of ours, in words."""
         self._unknown = "what the store remembers of it was not read yet"
         self._tell()
 
@@ -67,10 +72,25 @@ class OpenStack:
         """Follow, until cancelled."""
         async with asyncio.TaskGroup() as group:
             if self._amqp is not None:
-                group.create_task(self._following.run(), name="notifications")
+                group.create_task(self._kept(self._following.run, "notifications"), name="notifications")
             if self._reads is not None:
-                group.create_task(self._reads.run(), name="full-reads")
+                group.create_task(self._kept(self._reads.run, "full reads"), name="full-reads")
             group.create_task(self._recall_late(), name="recall-mirror")
+
+    async def _kept(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        """A source that crashed is started again, loudly, ever later: the node is held without it meanwhile."""
+        delay = FIRST_DELAY
+        while True:
+            began = self._clock.now()
+            try:
+                await work()
+            except Exception as error:  # a source must never end the daemon; what happened is this line
+                log.exception("source_crashed", source=what, retry_in=delay)
+                self.crashed[what] = f"{what}: internal error, see the log: {error!r}; started again"
+            delay = FIRST_DELAY if self._clock.now() - began > LONG else min(MOST_DELAY, delay * 2)
+            await asyncio.sleep(delay)
+            if self._reads is not None:
+                self._reads.request()
 
     async def _recall_late(self) -> None:
         """The store was away at the start: what it remembers is taken over when it is back, where nothing is newer."""
@@ -82,7 +102,7 @@ class OpenStack:
     def beside(self) -> Sequence[Heard | Kept]:
         """What `status` shows of each part."""
         heard = [Heard("amqp", self._amqp, self._clock)] if self._amqp is not None else []
-        return [*heard, Kept("neutron", self._reads, self._following.mirror)]
+        return [*heard, Kept("neutron", self._reads, self._following.mirror, self.crashed)]
 
     def _reading(self, settings: NeutronSettings) -> NeutronSource:
         api = NeutronApi(settings, token=secret(NEUTRON_TOKEN, os.environ), wall=self._clock.wall)
@@ -139,6 +159,7 @@ class Kept:
     name: str
     reads: NeutronSource | None
     mirror: Mirror
+    crashed: Mapping[str, str]
 
     def stream(self) -> Stream:
         if self.reads is None:
@@ -148,6 +169,7 @@ class Kept:
 
     def notices(self) -> Sequence[str]:
         said = [f"neutron: {self.reads.problem}"] if self.reads is not None and self.reads.problem else []
+        said += self.crashed.values()
         left = list(self.mirror.problems.values())
         said += [f"openstack: {problem}" for problem in left[:MOST_NOTICES]]
         return [*said, f"and {len(left) - MOST_NOTICES} more (in the log)"] if len(left) > MOST_NOTICES else said
