@@ -89,8 +89,6 @@ class Database:
             case "mutate":
                 for row in rows.values():
                     for column, mutator, value in operation["mutations"]:
-                        if column == "next_cfg":
-                            continue  # nobody here reads it: this vswitchd hears every change
                         kind = SHAPES[table].columns[column]
                         row[column] = _mutated(kind, row[column], mutator, _resolved(value, names))
             case other:
