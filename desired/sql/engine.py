@@ -75,10 +75,13 @@ def build_engine(url: URL) -> Engine:
         return _sqlite_engine(url)
     defaults = _POSTGRESQL if backend == "postgresql" else _PYMYSQL if url.get_driver_name() == "pymysql" else {}
     timeouts = {key: value for key, value in defaults.items() if key not in url.query}
+    # At MariaDB's default, deleting a row that is not there locks the gap: two nodes that do so before they insert
+    # wait for each other, and one is refused as a deadlock.
     try:
         return create_engine(
-            url, connect_args=timeouts, json_serializer=to_json, pool_size=1, max_overflow=1, pool_pre_ping=True
-        )
+            url, connect_args=timeouts, json_serializer=to_json, pool_size=1, max_overflow=1, pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+        )  # fmt: skip
     except ImportError as error:
         raise StoreError(
             f"store {shown(url)}: the driver {url.get_driver_name()!r} is not installed ({error}); "

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from threading import Barrier
 
 import pytest
 
@@ -46,6 +48,23 @@ def test_names_are_what_they_are_whatever_the_database_s_collation_makes_of_them
     assert last is not None
     assert sorted(resource.name for resource in last[1]) == sorted(NAMES)
     assert last[0].message == "🦑"
+
+
+def test_nodes_that_write_at_the_same_moment_do_not_lock_each_other_out(mariadb_url: str) -> None:
+    together = Barrier(4)
+    with ExitStack() as undo, ThreadPoolExecutor(4) as pool:
+        stores = [undo.enter_context(closing(SqlStore(mariadb_url, f"node-{number}"))) for number in range(4)]
+        for each in stores:
+            each.open()
+
+        def write(each: SqlStore) -> None:
+            for number in range(20):
+                together.wait(30)
+                each.save_approval(f"{number}", float(number), "me")
+                each.save_pause(PauseRow(f"{number}", "why", float(number), None, "me"))
+
+        list(pool.map(write, stores))
+        assert [len(each.approvals()) for each in stores] == [len(each.pauses()) for each in stores] == [20] * 4
 
 
 def test_a_refusal_says_which_and_shows_no_password(mariadb_server: MariadbServer, reader: str) -> None:
