@@ -57,6 +57,9 @@ class Cluster:
     def __init__(self, node: str, intake: Intake, observed: Observed, on_composed: Callable[[float], None]) -> None:
         self._node = node
         self._composer = Composer(node)
+        self._fallback = Composer(node)
+        self._good: Loaded | None = None
+        """The last YAML that was right, and who composes with it while a newer one is wrong."""
         self._intake = intake
         self._observed = observed
         self._on_composed = on_composed
@@ -165,7 +168,12 @@ class Cluster:
         self.waits = ""
         loop = asyncio.get_running_loop()
         began, since = loop.time(), self._since
-        self._take(await self._held(loaded))
+        composed = await self._held(loaded)
+        if composed.loaded.ok:
+            self._good = loaded
+            self._take(composed)
+        else:
+            self._take(*await self._despite(composed))
         self._took = loop.time() - began
         self._on_composed(loop.time() - since)
         return True
@@ -183,6 +191,14 @@ class Cluster:
                 self._composer, crash = Composer(self._node), error
         message = f"internal error in compiling the model, see the log: {crash!r}; the last state stays"
         return Composed(replace(loaded, problems=(Problem(message),)))
+
+    async def _despite(self, wrong: Composed) -> tuple[Composed, Loaded | None]:
+        """While the YAML is wrong its last good state stays, and OpenStack is followed all the same."""
+        if self._good is None or not self._openstack:
+            return wrong, None
+        compose = partial(self._fallback.compose, self._good, self.allocations, waiting=bool(self._openstack_problem))
+        composed = await asyncio.to_thread(compose, MappingProxyType(copied(self._openstack)))
+        return (composed, wrong.loaded) if composed.loaded.ok else (wrong, None)
 
     async def _composed(self, loaded: Loaded) -> Composed:
         changed, self._changed = self._changed, set()
@@ -212,7 +228,7 @@ class Cluster:
         log.info("local_vlans_read", vlans=len(self._allocations.vlans))
         return True
 
-    def _take(self, composed: Composed) -> None:
+    def _take(self, composed: Composed, despite: Loaded | None = None) -> None:
         if composed.loaded.ok and composed.model and self._allocations is not None:
             self._allocations = composed.allocations
         self.model = composed.model
@@ -223,4 +239,5 @@ class Cluster:
         self.notices = composed.notices
         self._intake.source(OPENSTACK, self._openstack_problem)
         self._digest = composed.loaded.digest
-        self._intake.take(composed.loaded, composed.step)
+        step = composed.step if despite is None else None
+        self._intake.take(composed.loaded, step, despite=despite)

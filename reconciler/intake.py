@@ -55,23 +55,28 @@ class Intake:
         """Another source, whose part is in what `take` is given next, is in sync (no `problem`), or is not."""
         self._engine.gates.in_sync.source(name, problem)
 
-    def take(self, loaded: Loaded, step: Difference | None = None) -> None:
-        """A new state of the source, good or not. `step`: how it came from that of the call before, if it is known."""
-        known, self.warnings = self.warnings, tuple(_problem(warning) for warning in loaded.warnings)
-        self.problems = tuple(_problem(problem) for problem in loaded.problems)
+    def take(self, loaded: Loaded, step: Difference | None = None, *, despite: Loaded | None = None) -> None:
+        """A new state of the source, good or not. `step`: how it came from that of the call before, if it is known.
+
+        `despite` is what the source says now, and is wrong: it is told, and `loaded`, its last good state with what
+        others say since, is enforced.
+        """
+        said = loaded if despite is None else despite
+        known, self.warnings = self.warnings, tuple(_problem(warning) for warning in said.warnings)
+        told, self.problems = self.problems, tuple(_problem(problem) for problem in said.problems)
         self._engine.metrics.set_config(len(self.problems))
         self._engine.config_valid = not self.problems
         for warning in self.warnings:
             if warning not in known:
                 log.warning("config_warning", problem=str(_one_line(warning)))
-        if self.problems:
+        self._engine.gates.in_sync.source(self._source, self.problem)
+        for problem in self.problems:
+            if problem not in told:
+                log.error("config_invalid", problem=_one_line(problem))
+        if self.problems and despite is None:
             self._cancel()
             self._target = None
-            self._engine.gates.in_sync.source(self._source, self.problem)
-            for problem in self.problems:
-                log.error("config_invalid", problem=_one_line(problem))
             return
-        self._engine.gates.in_sync.source(self._source, "")
         if step is None or self._target is None:
             self._accept(Snapshot.of(loaded.resources, self._engine.book.snapshot))
         else:

@@ -217,3 +217,19 @@ def test_a_mirror_that_the_store_could_not_tell_at_the_start_is_taken_over_when_
     running.state.unlink()
     away.rename(running.state)
     running.until(lambda: "fa:16:3e:00:00:06" in flows(running), "what it remembers is held again", 60)
+
+
+def test_openstack_is_followed_while_the_yaml_is_wrong(running: Node, cloud: Cloud) -> None:
+    plugged(running, 5)
+    cloud.tell("port.create.end", port(5, "n1"))
+    running.until(lambda: running.ovs.vsctl("get", "port", "tap5", "tag") == "1", "the tap has its tag")
+    for wrong in (MODEL.replace("tunnel_ip", "tunel_ip", 1), MODEL.replace("10.10.10.30", "10.10.10.20")):
+        running.write(wrong)
+        running.until(lambda: bool(running.client.status().config_problems), "the mistake is seen")
+        number = 6 if "tunel_ip" in wrong else 7
+        cloud.tell("port.create.end", port(number, "n2"))
+        running.until(lambda number=number: f"fa:16:3e:00:00:0{number}" in flows(running), "the port has its flow")
+        assert running.client.status().config_problems
+    running.write(MODEL)
+    running.until(lambda: not running.client.status().config_problems, "the YAML is right again")
+    running.converged()
