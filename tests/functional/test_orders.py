@@ -216,7 +216,8 @@ def test_events_stream_what_happens(up: Node) -> None:
     stream = up.spawn("events", "-f", "--limit", "0", "--output", "json")
 
     def told() -> bool:
-        up.ovs.ofctl("del-flows", "br0", "arp")  # until it listens
+        up.ovs.ofctl("del-flows", "br0", "arp")  # until it listens; not while the last one is being repaired
+        up.until(lambda: "\n" in stream.text() or "arp" in str(up.ovs.flows("br0")), "it is repaired")
         return "\n" in stream.text()
 
     up.until(told, "it is told")

@@ -128,7 +128,6 @@ class Ofctl:
         self.socket = directory / "s"
         self.switch = FakeSwitch({})
         self._timeout = timeout
-        self._program = shutil.which("ovs-ofctl", path=_ENVIRONMENT["PATH"])
         self._prepared: _Prepared | None = None
         self.open = True
 
@@ -151,9 +150,9 @@ class Ofctl:
 
     def prepare(self, ports: Mapping[str, int]) -> None:
         """Start an ovs-ofctl that waits for flows. One that cannot be started is missed by nobody: `run` says why."""
-        if self._prepared is None and self._program is not None and len(ports) <= _PORTS_PER_MESSAGE:
+        if self._prepared is None and len(ports) <= _PORTS_PER_MESSAGE:
             self.switch = FakeSwitch(ports)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, DriverError):
                 self._prepared = _Prepared.start(self._argv(_FLOWS), dict(ports), self.switch)
 
     def forget(self) -> None:
@@ -164,10 +163,13 @@ class Ofctl:
             self._prepared = None
 
     def _argv(self, arguments: Sequence[str], *, bundle: bool = True) -> list[str]:
-        assert self._program is not None
+        """Looked for each time: an upgrade, or who repairs an installation, may put it elsewhere."""
+        program = shutil.which("ovs-ofctl", path=_ENVIRONMENT["PATH"])
+        if program is None:
+            raise DriverError("cannot run ovs-ofctl to compile flows: it is not installed (Debian: openvswitch-common)")
         command, *operands = arguments
         options = ("--bundle",) if bundle else ()
-        return [self._program, *options, "-O", "OpenFlow14", command, f"unix:{self.socket}", *operands]
+        return [program, *options, "-O", "OpenFlow14", command, f"unix:{self.socket}", *operands]
 
     async def run(
         self, ports: Mapping[str, int], arguments: Sequence[str], lines: Sequence[str] = (), *, bundle: bool = True
@@ -177,9 +179,6 @@ class Ofctl:
         `arguments` are everything but options: the command, then what follows the switch.
         Raises DriverError when ovs-ofctl is missing or does not end in time; it is killed then.
         """
-        if self._program is None:
-            raise DriverError("cannot run ovs-ofctl to compile flows: it is not installed (Debian: openvswitch-common)")
-        argv = self._argv(arguments, bundle=bundle)
         text = "".join(f"{line}\n" for line in lines).encode()
         prepared, self._prepared = self._prepared, None
         self.switch = FakeSwitch(ports)
@@ -188,16 +187,19 @@ class Ofctl:
             if prepared.told(text if fits else b""):
                 try:
                     await self._ended(prepared.process)
-                    return prepared.process.returncode, prepared.said()
+                    if prepared.process.returncode >= 0:
+                        return prepared.process.returncode, prepared.said()
                 finally:
                     prepared.end()
+                self.switch = FakeSwitch(ports)  # it was killed while it waited: as if there had been none
+        argv = self._argv(arguments, bundle=bundle)
         with _anonymous("in", text) as stdin, _anonymous("err") as stderr:
             try:
                 process = subprocess.Popen(  # noqa: ASYNC220, S603  (vfork: as short as asyncio's own; no shell)
                     argv, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, env=_ENVIRONMENT
                 )
             except OSError as error:
-                raise DriverError(f"cannot run {self._program} to compile flows: {error.strerror}") from error
+                raise DriverError(f"cannot run {argv[0]} to compile flows: {error.strerror}") from error
             await self._ended(process)
             said = os.pread(stderr, 1 << 20, 0).decode("utf-8", "replace")
         return process.returncode, said
