@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ _PIP = (sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check
 
 
 def directory() -> Path:
-    """The wheels, made if need be."""
+    """The wheels, made if need be, in a directory of this test process: another one may make its own meanwhile."""
     pins = (CHECKOUT / "constraints.txt").read_bytes() + (CHECKOUT / "pyproject.toml").read_bytes()
     place = Path(sys.prefix) / f"lab-wheels-{hashlib.sha256(pins).hexdigest()[:12]}"
     with (Path(sys.prefix) / "lab-wheels.lock").open("w") as lock:
@@ -30,10 +31,17 @@ def directory() -> Path:
             subprocess.run([*_PIP, "--wheel-dir", str(place), "setuptools>=77"], check=True, timeout=110)
             _build(place, "--constraint", str(CHECKOUT / "constraints.txt"))
             (place / "complete").touch()
-        for old in place.glob("node_reconciler-*.whl"):
-            old.unlink()
-        _build(place, "--no-deps", "--no-index", "--find-links", str(place))
-    return place
+        for left in place.glob("of-*"):
+            if not Path(f"/proc/{left.name.removeprefix('of-')}").exists():
+                shutil.rmtree(left)
+        mine = place / f"of-{os.getpid()}"
+        shutil.rmtree(mine, ignore_errors=True)
+        mine.mkdir()
+        for wheel in place.glob("*.whl"):
+            if not wheel.name.startswith("node_reconciler-"):
+                os.link(wheel, mine / wheel.name)
+        _build(mine, "--no-deps", "--no-index", "--find-links", str(place))
+    return mine
 
 
 def _build(place: Path, *options: str) -> None:
