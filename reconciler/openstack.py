@@ -23,7 +23,8 @@ from reconciler.cluster import Cluster
 from reconciler.credentials import NEUTRON_TOKEN, secret
 from reconciler.logs import get_logger
 from reconciler.report import Stream
-from reconciler.settings import NeutronSettings, Settings
+from reconciler.settings import Settings
+from reconciler.settings_sections import NeutronSettings
 from reconciler.writer import StoreWriter
 
 log = get_logger("openstack")

@@ -15,36 +15,35 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from desired.store import Retention
 from reconciler.credentials import AMQP_PASSWORD, MQTT_PASSWORD, STORE_PASSWORD, secret, with_password
 from reconciler.errors import ConfigError
 from reconciler.report import Problem
+from reconciler.settings_sections import (
+    AmqpSettings,
+    Backoff,
+    BudgetSettings,
+    Contention,
+    Mqtt,
+    NeutronSettings,
+    Rates,
+    RetentionSettings,
+    Timeouts,
+)
 from reconciler.settings_values import (
     Absolute,
-    Amount,
-    BrokerUrl,
-    CloudName,
-    Count,
     DatapathType,
-    Endpoint,
     Interfaces,
-    KeepAlive,
     Level,
     Listen,
-    MqttUrl,
     OptionalPath,
     Ovsdb,
-    QueueName,
-    Rate,
     Seconds,
     SecondsOrZero,
-    Share,
     StoreUrl,
-    TopicPrefix,
     Word,
     Words,
     without_password,
@@ -69,147 +68,6 @@ class SettingsError(ConfigError):
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(_sentence(problem) for problem in problems))
         self.problems = problems
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Timeouts(_Section):
-    """How long a driver waits for an answer, in seconds."""
-
-    ovsdb: Seconds = 5.0
-    openflow: Seconds = 5.0
-    ofctl: Seconds = 10.0
-
-
-class Bucket(_Section):
-    """A token bucket, charged per group of actions."""
-
-    per_second: Rate
-    burst: Count
-
-
-class Rates(_Section):
-    """Generous, so that repairs never wait: they only stop a defect from flooding the node."""
-
-    node: Bucket = Bucket(per_second=500.0, burst=2000)
-    kind: Bucket = Bucket(per_second=200.0, burst=1000)
-
-
-class BudgetSettings(_Section):
-    """Deletes of one revision, or of `window` seconds, may not exceed max(`minimum`, `share` of what is owned)."""
-
-    minimum: Amount = 3
-    share: Share = 0.25
-    window: Seconds = 600.0
-
-
-class Backoff(_Section):
-    """After a failure only: `first` seconds, doubling up to `max`."""
-
-    first: Seconds = 0.005
-    max: Seconds = 300.0
-
-
-class Contention(_Section):
-    """A resource that somebody keeps undoing is repaired ever later, at most `max_delay` seconds later."""
-
-    max_delay: Seconds = 3.0
-
-
-class AmqpSettings(_Section):
-    """Where OpenStack's notifications are heard; off while `url` is empty.
-
-    The password is the credential ``reconciler.amqp-password``, or stands in the environment's `url`.
-    """
-
-    url: BrokerUrl = Field("", repr=False)
-    exchanges: Words = Field(("neutron",), min_length=1)
-    topics: Words = Field(("notifications",), min_length=1)
-    queue: QueueName = ""
-    queue_expires: Seconds = 86400.0
-    queue_length: Count = 100_000
-    queue_durable: bool = False
-    declare_exchanges: bool = False
-    durable_exchanges: bool = False
-    prefetch: Count = 500
-    heartbeat: Seconds = 10.0
-    retry_max: Seconds = 60.0
-    ca: OptionalPath = None
-    cert: OptionalPath = None
-    key: OptionalPath = None
-
-    @model_validator(mode="after")
-    def _fit(self) -> AmqpSettings:
-        if (self.ca or self.cert or self.key) and self.url.startswith("amqp://"):
-            raise ValueError("ca, cert and key are for TLS, and url is without: right would be amqps://…")
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("cert and key belong together: the client's certificate and its private key")
-        return self
-
-
-class RetentionSettings(_Section):
-    """What the store keeps, whichever limit is reached first."""
-
-    journal_seconds: Seconds = 30 * 86400.0
-    journal_rows: Count = 200_000
-    revisions: Count = 50
-
-    def limits(self) -> Retention:
-        return Retention(self.journal_seconds, self.journal_rows, self.revisions)
-
-
-class NeutronSettings(_Section):
-    """Where the network model is read whole: a cloud of clouds.yaml, or an endpoint that asks for a token or nothing.
-
-    A token is no setting: it is the credential ``reconciler.neutron-token``.
-    """
-
-    cloud: CloudName = ""
-    clouds_file: OptionalPath = None
-    endpoint: Endpoint = ""
-    ca: OptionalPath = None
-    interval: Seconds = 300.0
-    spread: SecondsOrZero = 10.0
-    timeout: Seconds = 30.0
-    patience: Seconds = 600.0
-    page: Count = 500
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.cloud and self.endpoint:
-            raise ValueError("cloud and endpoint exclude each other: a cloud of clouds.yaml knows its endpoint")
-        if self.clouds_file is not None and not self.cloud:
-            raise ValueError("clouds_file needs cloud, the name of one in it")
-        return self
-
-    @property
-    def used(self) -> bool:
-        return bool(self.cloud or self.endpoint)
-
-
-class Mqtt(_Section):
-    """The broker that is told how this node stands (`reconcile fleet` shows it); off while `url` is empty.
-
-    The password comes from a credential or the environment, never from a file.
-    """
-
-    url: MqttUrl = ""
-    prefix: TopicPrefix = "reconciler"
-    ca: OptionalPath = None
-    cert: OptionalPath = None
-    key: OptionalPath = None
-    keepalive: KeepAlive = 15
-    password: str = Field("", repr=False)
-
-    @model_validator(mode="after")
-    def _fit(self) -> Mqtt:
-        if (self.ca or self.cert or self.key) and self.url.startswith("mqtt://"):
-            raise ValueError("ca, cert and key are for TLS, and url is without: right would be mqtts://…")
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("cert and key belong together: the client's certificate and its private key")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

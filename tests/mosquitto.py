@@ -23,7 +23,7 @@ from typing import Protocol
 
 import aiomqtt
 
-from reconciler.settings import Mqtt
+from reconciler.settings_sections import Mqtt
 
 PATIENCE = 15.0
 USERS = {"n1": "s3cret-of-n1", "reader": "s3cret-of-reader", "deaf": "s3cret-of-deaf"}

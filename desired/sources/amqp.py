@@ -16,7 +16,7 @@ from typing import TypeVar
 from desired.network.openstack import SOURCE
 from desired.sources.amqp_link import BATCH, Batch, Handlers, Link, State
 from reconciler.clock import Clock
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 
 __all__ = ["AmqpSource", "Batch"]
 

@@ -22,7 +22,7 @@ from desired.sources.amqp_queue import Declared, declare, rebind
 from desired.sources.broker import Place, RefusedError, Wire, places
 from reconciler.errors import ConfigError
 from reconciler.logs import get_logger
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 
 log = get_logger("amqp")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from desired.sources.broker import RefusedError, Wire, failures
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from reconciler.errors import ConfigError, DriverError
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from desired.network.openstack import Body, Kind
-from reconciler.settings import NeutronSettings
+from reconciler.settings_sections import NeutronSettings
 
 COLLECTIONS: Mapping[Kind, str] = MappingProxyType({
     Kind.AGENT: "agents",

@@ -12,7 +12,7 @@ from desired.sources.broker import Place, RefusedError, Wire, places
 from reconciler.doors.doctor import Check, Verdict
 from reconciler.doors.session import Session
 from reconciler.errors import ConfigError
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 
 
 def broker(session: Session) -> Iterator[Check]:

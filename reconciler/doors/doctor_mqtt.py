@@ -10,7 +10,7 @@ from reconciler.doors.doctor import Check, Examiner, Verdict
 from reconciler.doors.mqtt_format import Topics
 from reconciler.doors.session import Session
 from reconciler.errors import DriverError
-from reconciler.settings import Mqtt
+from reconciler.settings_sections import Mqtt
 from reconciler.settings_values import MqttBroker, mqtt_broker
 
 _LOCAL = ("localhost", "127.", "::1")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.errors import DriverError
-from reconciler.settings import Mqtt
+from reconciler.settings_sections import Mqtt
 from reconciler.settings_values import mqtt_broker
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from desired.sources.amqp import AmqpSource
 from desired.sources.following import Following
 from desired.sql import SqlStore
 from reconciler.clock import SystemClock
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 from reconciler.writer import StoreWriter
 from tests.benchmarks.report import Table, ms, percentile, say
 from tests.desired.network.neutron import message, network, port, subnet

@@ -17,7 +17,8 @@ from desired.sources.neutron_api import COLLECTIONS, FullRead, NeutronApi, ReadE
 from reconciler.doors.doctor import Verdict
 from reconciler.doors.doctor_neutron import EXAMINERS
 from reconciler.doors.session import Session
-from reconciler.settings import NeutronSettings, Settings
+from reconciler.settings import Settings
+from reconciler.settings_sections import NeutronSettings
 from tests.front import Changed, Cut, Front, Hang, Instead
 from tests.neutron import NeutronServer
 

@@ -23,7 +23,7 @@ from desired.network.model import (
 from desired.network.notice import Notice, parse
 from desired.resource import ResourceId, Resources
 from desired.sources.neutron_api import FullRead, NeutronApi
-from reconciler.settings import NeutronSettings
+from reconciler.settings_sections import NeutronSettings
 from tests.neutron import NeutronServer
 from tests.rabbitmq import RabbitServer
 

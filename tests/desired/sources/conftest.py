@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 from tests.rabbitmq import RabbitServer
 
 QUEUE = "reconciler.node-1"

@@ -20,7 +20,7 @@ from desired.network.openstack import NOTIFIED, Kind
 from desired.resource import ResourceId
 from desired.sources.amqp import AmqpSource, Batch
 from reconciler.clock import SystemClock
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 from tests.desired.network.neutron import floating_ip, network, port, router, subnet, uid
 from tests.desired.sources.broker import channel, publish, queued, told, until
 from tests.desired.sources.conftest import QUEUE

@@ -19,7 +19,7 @@ from desired.sources.following import Following
 from desired.sql import SqlStore
 from desired.store import Store
 from reconciler.clock import SystemClock
-from reconciler.settings import AmqpSettings
+from reconciler.settings_sections import AmqpSettings
 from reconciler.writer import Pace, StoreWriter
 from tests.desired.network.neutron import message, network, uid
 from tests.desired.sources.broker import publish, queued, told, until

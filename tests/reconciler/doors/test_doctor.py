@@ -12,7 +12,8 @@ from reconciler.doors import doctor
 from reconciler.doors.doctor import Check, Verdict
 from reconciler.doors.session import Session
 from reconciler.report import ExitCode
-from reconciler.settings import AmqpSettings, NeutronSettings, Settings
+from reconciler.settings import Settings
+from reconciler.settings_sections import AmqpSettings, NeutronSettings
 
 GOOD = "bridges:\n  br-int: {datapath_type: netdev}\n"
 
