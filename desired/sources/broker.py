@@ -88,6 +88,7 @@ class Wire:
 
     def __init__(self, place: Place, settings: AmqpSettings, name: str) -> None:
         self.place = place
+        self._silent = False
         with self.asking(_LOG_IN):
             self._client = _client(place, settings, name)
             self._connection: Any = self._client.transport.establish_connection()
@@ -123,8 +124,9 @@ class Wire:
 
     def close(self) -> None:
         """Say good-bye if somebody listens. Raises nothing that concerns the connection."""
-        with contextlib.suppress(*failures()):
-            self._connection.close()
+        if not self._silent:  # its answer would be waited for, and the loss told only then
+            with contextlib.suppress(*failures()):
+                self._connection.close()
         with contextlib.suppress(*failures()):
             self._connection.collect()
 
@@ -134,6 +136,7 @@ class Wire:
         try:
             yield
         except failures() as error:
+            self._silent = silent(error)
             raise RefusedError(words(error, what, self.place)) from error
 
 
@@ -178,6 +181,13 @@ def failures() -> tuple[type[Exception], ...]:
     from amqp.exceptions import AMQPError  # noqa: PLC0415 - as above
 
     return AMQPError, OSError, EOFError, struct.error, ValueError, LookupError, TypeError, AttributeError
+
+
+def silent(error: Exception) -> bool:
+    """Whether nobody is there to say good-bye to: no answer came, or no heartbeat (which the library calls forced)."""
+    from amqp.exceptions import ConnectionForced  # noqa: PLC0415 - as above
+
+    return isinstance(error, TimeoutError | BlockingIOError | ConnectionForced)
 
 
 def words(error: Exception, what: str, place: Place) -> str:

@@ -228,8 +228,10 @@ async def test_a_connection_that_breaks_loses_nothing_that_waits_at_the_broker(
 
 
 async def test_a_half_open_connection_is_noticed_by_its_heartbeats(
-    settings: AmqpSettings, rabbit_server: RabbitServer
+    settings: AmqpSettings, rabbit_server: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And told at once: a good-bye would be waited for as long as any answer."""
+    monkeypatch.setattr("desired.sources.broker.ANSWER_SECONDS", 600.0)
     async with listening(fresh(settings, heartbeat=1)) as heard:
         rabbit_server.freeze()
         try:
