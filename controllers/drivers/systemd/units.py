@@ -53,11 +53,16 @@ class UnitState:
     def installed(self) -> bool:
         return self.load not in {"not-found", ""}
 
+    @property
+    def runs(self) -> bool:
+        return self.active in RUNNING
+
 
 _CLD_KILLED = 2
 _ORDERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 
-UP = frozenset({"active", "reloading", "refreshing", "activating"})
+RUNNING = frozenset({"active", "reloading", "refreshing"})
+UP = RUNNING | {"activating"}
 
 _PLAIN = {
     "LoadState": "load",
