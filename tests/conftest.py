@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a private Open vSwitch (for a test or a module), RabbitMQ, MariaDB, Neutron.
+"""Fixtures shared by all tests: a private Open vSwitch (for a test or a module), RabbitMQ, databases, Neutron.
 
 They need root and their binaries and fail, saying so, without: a suite that tests nothing must not pass.
 """
@@ -14,6 +14,7 @@ import pytest
 from tests.mariadb import MariadbServer
 from tests.neutron import NeutronServer
 from tests.ovs import PrivateOvs
+from tests.postgres import PostgresServer
 from tests.rabbitmq import RabbitServer
 
 hypothesis.settings.register_profile("shared", suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
@@ -57,6 +58,20 @@ def rabbit_server() -> Iterator[RabbitServer]:
     server = RabbitServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The database server of this test process; tests that stop it have to start it again, or make their own."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of a fresh database."""
+    return postgres_server.url(postgres_server.create_database())
 
 
 @pytest.fixture(scope="session")

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from hashlib import pbkdf2_hmac
 from pathlib import Path
-from typing import Protocol
 
 import aiomqtt
 
 from reconciler.settings_sections import Mqtt
+from tests.server import Child, Process, Server, call, free_ports, listens
 
 PATIENCE = 15.0
 USERS = {"n1": "s3cret-of-n1", "reader": "s3cret-of-reader", "deaf": "s3cret-of-deaf"}
@@ -58,93 +52,42 @@ _WRITE = {"acltype": "publishClientSend", "topic": "#", "allow": True}
 _READ = {"acltype": "subscribePattern", "topic": "#", "allow": True}
 
 
-class Process(Protocol):
-    """What `subprocess.Popen` and a sandbox's `Spawned` have in common here."""
+class Mosquitto(Server):
+    """One broker, without anything that lasts."""
 
-    def end(self, sig: signal.Signals) -> int: ...
+    program = Path("/usr/sbin/mosquitto")
+    package = "mosquitto"
+    prefix = "mq-"
 
-    def send(self, sig: signal.Signals) -> None: ...
-
-    def alive(self) -> bool: ...
-
-
-class _Child:
-    def __init__(self, argv: Sequence[str], output: Path) -> None:
-        with output.open("ab") as log:
-            self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *argv], stdout=log, stderr=log)
-
-    def send(self, sig: signal.Signals) -> None:
-        self._process.send_signal(sig)
-
-    def end(self, sig: signal.Signals) -> int:
-        self._process.send_signal(sig)
-        return self._process.wait(PATIENCE)
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-
-class Mosquitto:
-    """One broker. `kill` breaks it off with all connections, `start` brings it back without what was retained."""
-
-    def __init__(self, spawn: Callable[[Sequence[str], Path], Process] = _Child, *, roles: bool = False) -> None:
+    def __init__(self, spawn: Callable[[Sequence[str], Path], Process] = Child, *, roles: bool = False) -> None:
         """`spawn` starts it somewhere else. `roles`: users come with what they may do, not from a password file."""
-        if shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
-            raise FileNotFoundError("Mosquitto is not installed: ./check installs it (Debian: mosquitto)")
-        self.directory = Path(tempfile.mkdtemp(prefix="mq-"))
-        self.plain, self.tls, self.mutual = _free_ports(3)
-        self.ca = self.directory / "ca.pem"
         self._spawn = spawn
-        self._process: Process | None = None
-        try:
-            self._certificates()
-            access = self._roles() if roles else self._passwords()
-            conf = _CONF.format(
-                directory=self.directory, plain=self.plain, tls=self.tls, mutual=self.mutual, access=access
-            )
-            (self.directory / "mosquitto.conf").write_text(conf)
-            self.start()
-        except BaseException:
-            self.close()
-            raise
+        self._with_roles = roles
+        super().__init__()
 
-    def start(self) -> None:
-        """Start it and wait until it takes connections."""
+    def prepare(self) -> None:
+        self.plain, self.tls, self.mutual = free_ports(3)
+        self.ca = self.directory / "ca.pem"
+        self._certificates()
+        access = self._roles() if self._with_roles else self._passwords()
+        conf = _CONF.format(directory=self.directory, plain=self.plain, tls=self.tls, mutual=self.mutual, access=access)
+        (self.directory / "mosquitto.conf").write_text(conf)
+
+    def spawn(self) -> Process:
         (self.directory / "socket").unlink(missing_ok=True)
-        argv = ["/usr/sbin/mosquitto", "-c", str(self.directory / "mosquitto.conf")]
-        self._process = self._spawn(argv, self.directory / "out")
-        deadline = time.monotonic() + PATIENCE
-        while not self._listens():
-            if not self._process.alive() or time.monotonic() > deadline:
-                said = [path.read_text() for path in (self.directory / "out", self.directory / "log") if path.exists()]
-                raise RuntimeError(f"Mosquitto did not start: {said}")
-            time.sleep(0.01)
+        return self._spawn([str(self.program), "-c", str(self.directory / "mosquitto.conf")], self.directory / "out")
 
-    def _listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as knock, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            knock.connect(str(self.directory / "socket"))
-            return True
-        return False
-
-    def kill(self) -> None:
-        """End it as a crash does; wait until it is gone."""
-        process, self._process = self._process, None
-        if process is not None and process.alive():
-            process.end(signal.SIGKILL)
-
-    def close(self) -> None:
-        self.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def answers(self) -> bool:
+        return listens(self.directory / "socket")
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Connections are accepted by the kernel, and nothing is answered."""
-        assert self._process is not None
-        self._process.send(signal.SIGSTOP)
+        self.freeze()
         try:
             yield
         finally:
-            self._process.send(signal.SIGCONT)
+            self.thaw()
 
     def settings(self, user: str = "n1", *, tls: bool = False, prefix: str = "reconciler") -> Mqtt:
         """As the daemon's settings have it."""
@@ -168,13 +111,10 @@ class Mosquitto:
         async with aiomqtt.Client(path, transport="unix", username=user, password=USERS[user]) as client:
             yield client
 
-    def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
-
     def _passwords(self) -> str:
         path = self.directory / "passwords"
         for user, password in USERS.items():
-            _run("mosquitto_passwd", *(() if path.exists() else ("-c",)), "-b", str(path), user, password)
+            call(["mosquitto_passwd", *(() if path.exists() else ("-c",)), "-b", str(path), user, password])
         acl = [line.strip() for line in DOCUMENTED.read_text().splitlines() if line.startswith("    pattern ")]
         (self.directory / "acl").write_text("\n".join([*acl, "user reader", "topic readwrite #", ""]))
         return f"password_file {path}\nacl_file {self.directory / 'acl'}"
@@ -201,7 +141,7 @@ class Mosquitto:
     def _certificates(self) -> None:
         """An authority, and certificates of it for the broker and for a node."""
         ca, key = str(self.ca), str(self.directory / "ca.key")
-        make = (
+        make = [
             "openssl",
             "req",
             "-x509",
@@ -212,25 +152,9 @@ class Mosquitto:
             "-nodes",
             "-days",
             "3",
-        )
-        _run(*make, "-subj", "/CN=authority of a test", "-keyout", key, "-out", ca)
+        ]
+        call([*make, "-subj", "/CN=authority of a test", "-keyout", key, "-out", ca])
         for name, subject in (("server", "/CN=127.0.0.1"), ("n1", "/CN=n1")):
-            _run(
-                *make, "-subj", subject, "-addext", "subjectAltName=IP:127.0.0.1", "-CA", ca, "-CAkey", key,
-                "-addext", "basicConstraints=critical,CA:FALSE",
-                "-keyout", str(self.directory / f"{name}.key"), "-out", str(self.directory / f"{name}.pem"),
-            )  # fmt: skip
-
-
-def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{argv[0]} ended with {done.returncode}: {done.stderr}{done.stdout}")
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        knocks = [held.enter_context(socket.socket()) for _ in range(number)]
-        for knock in knocks:
-            knock.bind(("127.0.0.1", 0))
-        return [knock.getsockname()[1] for knock in knocks]
+            made = ["-keyout", str(self.directory / f"{name}.key"), "-out", str(self.directory / f"{name}.pem")]
+            names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+            call([*make, "-subj", subject, *names, "-CA", ca, "-CAkey", key, *made])

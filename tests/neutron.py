@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.mariadb import MariadbServer
-from tests.rabbitmq import HOST, RabbitServer, free_port
+from tests.rabbitmq import RabbitServer
+from tests.server import HOST, free_ports, tied
 
 PATIENCE = 60.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,7 +78,6 @@ quota_port = -1
 quota_router = -1
 quota_floatingip = -1
 """
-_TIED = ("setpriv", "--pdeathsig", "KILL")
 _WITHOUT_QUESTIONS = ("floatingips", "routers", "ports", "subnets", "networks", "agents")
 
 
@@ -86,7 +86,7 @@ class NeutronServer:
 
     def __init__(self, rabbit: RabbitServer, mariadb: MariadbServer, page: int = 1000) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="neutron-"))
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._process: subprocess.Popen[str] | None = None
         try:
             prepare()
@@ -109,7 +109,7 @@ class NeutronServer:
         """Start it and wait until the API answers. Nothing happens when it runs."""
         if self._process is None:
             argv = [
-                *_TIED,
+                *tied(),
                 str(VENV / "bin/python"),
                 "-P",
                 str(ROOT / "tests/neutron_api.py"),

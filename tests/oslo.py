@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.server import tied
+
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-neutron/bin/python"
 
@@ -23,7 +25,7 @@ class Publisher:
         if not PYTHON.exists():
             raise FileNotFoundError(f"{PYTHON} is not there: ./check makes it")
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", str(PYTHON), "-W", "ignore", str(ROOT / "tests/oslo_publisher.py")],
+            [*tied(), str(PYTHON), "-W", "ignore", str(ROOT / "tests/oslo_publisher.py")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/",
         )  # fmt: skip
 

@@ -7,23 +7,15 @@ takes two to six seconds, everything else (users, passwords, vhosts) a few milli
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-PATIENCE = 60.0
-HOST = "127.0.0.1"
-PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+from tests.server import HOST, PATIENCE, Child, Server, free_ports
+
 _CONFIG = """\
 listeners.tcp.1 = {host}:{port}
 log.console = true
@@ -33,87 +25,48 @@ loopback_users = none
 """
 
 
-def free_port() -> int:
-    """A port that nobody listens on, from below those the kernel hands to clients, so that it stays free."""
-    while True:
-        port = random.randint(20000, 32000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind((HOST, port))
-            return port
-
-
-class RabbitServer:
+class RabbitServer(Server):
     """One broker, with the user guest/guest and the vhost ``/``.
 
-    `stop` says good-bye to its clients, `kill` breaks every connection at once, `freeze` leaves them half open; what
-    is durable (users, vhosts, durable queues) is there again after `start`.
+    `stop` says good-bye to its clients and takes a few seconds. What is durable: users, vhosts, durable queues.
     """
 
-    def __init__(self) -> None:
-        if not PROGRAM.exists():
-            raise FileNotFoundError("RabbitMQ is not installed: ./check installs it (Debian: rabbitmq-server)")
-        self.directory = Path(tempfile.mkdtemp(prefix="mq-"))
-        self.port = free_port()
-        self._dist, self._epmd_port = free_port(), free_port()
-        self._cookie = secrets.token_hex(8)
-        self._as_user: tuple[str, ...] = ("setpriv", "--pdeathsig", "KILL")
-        self._write()
-        if os.geteuid() == 0:
-            for path in (self.directory, *self.directory.iterdir()):
-                shutil.chown(path, "rabbitmq", "rabbitmq")
-            self._as_user += ("--reuid=rabbitmq", "--regid=rabbitmq", "--clear-groups")
-        self._epmd: subprocess.Popen[bytes] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        try:
-            # RabbitMQ starts an epmd that outlives it, unless it finds one at this port.
-            self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", HOST])
-            self._until(lambda: _answers(self._epmd_port, b""), "epmd")
-            self.start()
-        except BaseException:
-            self.close()
-            raise
+    program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    package = "rabbitmq-server"
+    prefix = "mq-"
+    user = "rabbitmq"
+    _epmd: Child | None = None
 
-    def _write(self) -> None:
+    def prepare(self) -> None:
+        self.port, self._dist, self._epmd_port = free_ports(3)
+        self._cookie = secrets.token_hex(8)
         (self.directory / "rabbitmq.conf").write_text(_CONFIG.format(host=HOST, port=self.port))
         (self.directory / "plugins").write_text("[].")
         cookie = self.directory / ".erlang.cookie"
         cookie.write_text(self._cookie)
         cookie.chmod(0o400)
+        self.own(*self.directory.iterdir())
+        # RabbitMQ starts an epmd that outlives it, unless it finds one at this port.
+        self._epmd = self.child(["epmd", "-port", str(self._epmd_port), "-address", HOST], self._env())
+        self.until(lambda: _answers(self._epmd_port, b""), self._epmd)
 
-    # -- the process ---------------------------------------------------------------------------------------------
+    def spawn(self) -> Child:
+        return self.child([str(self.program)], self._env())
 
-    def start(self) -> None:
-        """Start it and wait until it speaks AMQP. Nothing happens when it runs."""
-        if self._process is None:
-            self._process = self._spawn([str(PROGRAM)])
-        self._until(lambda: _answers(self.port, b"AMQP\x00\x00\x09\x01"), "RabbitMQ")
-
-    def stop(self) -> None:
-        """End it as its administrator does: clients are told. Takes a few seconds."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it as a crash does, connections and all; wait until it is gone."""
-        self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Stop answering, with all connections left open. `thaw` goes on."""
-        self._running().send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._running().send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        self._end(signal.SIGKILL)
-        if self._epmd is not None:
-            self._epmd.kill()
-            self._epmd.wait(PATIENCE)
-            self._epmd = None
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def answers(self) -> bool:
+        """Whether it speaks AMQP."""
+        return _answers(self.port, b"AMQP\x00\x00\x09\x01")
 
     @property
-    def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
+    def pids(self) -> tuple[int, ...]:
+        assert isinstance(self._process, Child)
+        assert self._epmd is not None
+        return self._process.pid, self._epmd.pid
+
+    def close(self) -> None:
+        super().close()
+        if self._epmd is not None:
+            self._epmd.end(self.crash)
 
     # -- what is in it -------------------------------------------------------------------------------------------
 
@@ -156,12 +109,6 @@ class RabbitServer:
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    def _spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
-        with (self.directory / "log").open("ab") as log:
-            return subprocess.Popen(
-                [*self._as_user, *argv], stdout=log, stderr=log, cwd="/", env=self._env(), start_new_session=True
-            )
-
     def _env(self) -> dict[str, str]:
         at = self.directory
         one_port = f"-start_epmd false -erl_epmd_port {self._dist} -kernel inet_dist_use_interface {{127,0,0,1}}"
@@ -186,30 +133,6 @@ class RabbitServer:
             "RABBITMQ_DIST_PORT": str(self._dist),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{one_port} -noinput +S 1:1 -setcookie {self._cookie}",
         }
-
-    def _until(self, ready: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not ready():
-            ended = self._process is not None and self._process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                raise RuntimeError(f"{what} did not start: {self.log}")
-            time.sleep(0.02)
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("RabbitMQ does not run")
-        return self._process
-
-    def _end(self, sig: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(sig)
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(PATIENCE)
 
 
 def _answers(port: int, hello: bytes) -> bool:

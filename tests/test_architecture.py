@@ -105,3 +105,14 @@ def test_every_type_that_is_not_checked_says_why() -> None:
         if "# type: ignore" in line and not line.partition("# type: ignore")[2].partition("]")[2].strip(" #")
     ]
     assert silent == []
+
+
+def test_every_test_file_can_be_run_alone() -> None:
+    """Fixtures that several files use are in a conftest.py: a plugin that is named here and imported there is too late
+    to have its asserts rewritten, which pytest takes as an error, unless another file happened to be read before.
+    """
+    tests = Path(__file__).parent
+    named = {
+        short(path) for path in tests.rglob("*.py") for node in each(path, ast.Name) if node.id == "pytest_plugins"
+    }
+    assert named == set()

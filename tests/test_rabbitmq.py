@@ -41,7 +41,7 @@ async def test_users_vhosts_and_passwords_are_there_at_once_and_after_a_crash(ra
 
 
 def test_it_ends_with_the_process_that_started_it() -> None:
-    script = "from tests.rabbitmq import RabbitServer; s = RabbitServer(); print(s._process.pid, s._epmd.pid, flush=1)"
+    script = "from tests.rabbitmq import RabbitServer; s = RabbitServer(); print(*s.pids, flush=1)"
     with subprocess.Popen(
         [sys.executable, "-c", f"{script}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

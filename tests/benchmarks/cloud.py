@@ -12,8 +12,9 @@ import kombu
 from tests.benchmarks.daemon import Daemon
 from tests.desired.network.neutron import Body, message, network, port, subnet, uid
 from tests.ovs import PrivateOvs
-from tests.rabbitmq import HOST, RabbitServer
+from tests.rabbitmq import RabbitServer
 from tests.relay import Relay
+from tests.server import HOST
 
 EXCHANGE, QUEUE = "neutron", "reconciler.bench"
 NODES = 8

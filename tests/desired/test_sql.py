@@ -23,8 +23,6 @@ from desired.store import (
     Store,
 )
 
-pytest_plugins = ("tests.postgres",)
-
 DAY = 86400.0
 LONG_NAME = "br-tun/" + "table=2,priority=1," * 60
 """A flow's name has any length: this is beyond what an index of any database takes."""

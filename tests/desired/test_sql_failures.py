@@ -15,8 +15,6 @@ from desired.sql import SqlStore
 from desired.store import JournalRow, RevisionRow, StoreError
 from tests.postgres import PostgresServer
 
-pytest_plugins = ("tests.postgres",)
-
 FULL_DISK = """
 import os, sys
 from desired.sql import SqlStore

@@ -33,7 +33,7 @@ def store(mariadb_url: str) -> Iterator[SqlStore]:
 @pytest.fixture
 def reader(mariadb_server: MariadbServer) -> str:
     """The URL of a user with a password."""
-    mariadb_server.run(
+    mariadb_server.execute(
         "create or replace user reader@localhost identified by 's3cret'", "grant select on *.* to reader@localhost"
     )
     return mariadb_server.url("mysql", "reader:s3cret")

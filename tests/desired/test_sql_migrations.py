@@ -22,8 +22,6 @@ from desired.sql.migrate import SCRIPTS
 from desired.sql.tables import HEAD, KNOWN, metadata
 from desired.store import StoreError
 
-pytest_plugins = ("tests.postgres",)
-
 OPEN = """
 import sys
 from desired.sql import SqlStore

@@ -72,10 +72,9 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def node(made: Node) -> Iterator[Node]:
     """As declared before, and paused: what is broken stays broken until the end."""
-    made.converged()
-    assert made.cli("pause", "node", "--reason", "a test breaks it").code == 0
+    made.client.pause("node", reason="a test breaks it", seconds=None, by="test")
     yield made
-    assert made.cli("resume", "node").code == 0
+    made.client.resume("node", by="test")
     made.converged()
 
 

@@ -25,7 +25,8 @@ from tests.desired.network.neutron import floating_ip, network, port, router, su
 from tests.desired.sources.broker import channel, publish, queued, told, until
 from tests.desired.sources.conftest import QUEUE
 from tests.oslo import Publisher
-from tests.rabbitmq import RabbitServer, free_port
+from tests.rabbitmq import RabbitServer
+from tests.server import free_ports
 
 
 class Impatient(SystemClock):
@@ -271,13 +272,13 @@ async def test_a_vhost_that_is_refused_is_named(
 
 
 async def test_a_broker_that_is_not_there_is_named(settings: AmqpSettings) -> None:
-    place = f"127.0.0.1:{free_port()}"
+    place = f"127.0.0.1:{free_ports(1)[0]}"
     async with listening(fresh(settings, url=f"amqp://guest:guest@{place}/"), ready=False) as heard:
         await until(lambda: f"broker {place} cannot be reached: Connection refused" in heard.source.problem)
 
 
 async def test_the_next_broker_of_the_url_is_tried(settings: AmqpSettings) -> None:
-    both = settings.url.replace("@", f"@127.0.0.1:{free_port()},")
+    both = settings.url.replace("@", f"@127.0.0.1:{free_ports(1)[0]},")
     async with listening(fresh(settings, url=both)) as heard:
         await asyncio.to_thread(publish, settings.url, told("one"))
         await until(lambda: heard.names == ["one"])
