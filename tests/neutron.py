@@ -44,10 +44,14 @@ notify_nova_on_port_data_changes = false
 pagination_max_limit = {page}
 
 [database]
-connection = mysql+pymysql://root@/{database}?unix_socket={socket}&charset=utf8mb4
+connection = {database}
 
 [oslo_concurrency]
 lock_path = {directory}/state
+
+[oslo_messaging_rabbit]
+kombu_reconnect_delay = 0.1
+rabbit_retry_backoff = 0
 
 [oslo_messaging_notifications]
 driver = messagingv2
@@ -90,10 +94,12 @@ class NeutronServer:
         self._process: subprocess.Popen[str] | None = None
         try:
             prepare()
+            self._database = (
+                f"mysql+pymysql://root@/{mariadb.create_database()}?unix_socket={mariadb.socket}&charset=utf8mb4"
+            )
             config = _CONFIG.format(host=HOST, rabbit=rabbit.port, directory=self.directory, venv=VENV, page=page,
-                                    socket=mariadb.socket, database=mariadb.create_database())  # fmt: skip
+                                    database=self._database)  # fmt: skip
             (self.directory / "neutron.conf").write_text(config)
-            self._migrate()
             self.start()
         except BaseException:
             self.close()
@@ -108,18 +114,13 @@ class NeutronServer:
     def start(self) -> None:
         """Start it and wait until the API answers. Nothing happens when it runs."""
         if self._process is None:
-            argv = [
-                *tied(),
-                str(VENV / "bin/python"),
-                "-P",
-                str(ROOT / "tests/neutron_api.py"),
-            ]  # -P: tests/neutron.py is no module of it
+            program = [str(VENV / "bin/python"), "-P", str(SERVES)]  # -P: tests/neutron.py is no module of it
             env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "HOME": str(self.directory),
                    "OS_NEUTRON_CONFIG_DIR": str(self.directory), "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}  # fmt: skip
             with (self.directory / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [*argv, str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                    cwd=self.directory, env=env,
+                    [*tied(), *program, str(self.port), self._database],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.directory, env=env,
                 )  # fmt: skip
         self._until_it_answers()
 
@@ -240,10 +241,6 @@ class NeutronServer:
         process.stdin.flush()
         if process.stdout.readline().strip() != "reported":
             raise RuntimeError(f"the agent of {host} could not report itself: {self.log}")
-
-    def _migrate(self) -> None:
-        argv = [str(VENV / "bin/neutron-db-manage"), "--config-file", str(self.directory / "neutron.conf")]
-        _run([*argv, "upgrade", "heads"], "Neutron's database could not be made")
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:

@@ -29,8 +29,8 @@ from tests.rabbitmq import RabbitServer
 
 pytestmark = pytest.mark.timeout(600)  # the first one may have to install Neutron
 
-SKEW = 1 + Limits().skew
-"""Seconds by which a read has to be later than a word for the mirror to believe that it is."""
+TOGETHER = Limits(skew=0.0)
+"""All here have one clock. The server tells it in whole seconds."""
 
 UNHEARD = frozenset({Owner.DHCP, Owner.ROUTER_INTERFACE, Owner.ROUTER_GATEWAY, Owner.FLOATING_IP})
 """Ports that Neutron makes by itself: no notification tells of them."""
@@ -86,8 +86,8 @@ def listener(neutron: NeutronServer, rabbit_server: RabbitServer) -> Iterator[Li
 
 
 def read(neutron: NeutronServer) -> FullRead:
-    """Late enough to be newer than all that was told before, however the clocks differ."""
-    time.sleep(SKEW)
+    """Late enough to be newer than all that was told before."""
+    time.sleep(1.0)
     api = NeutronApi(NeutronSettings(endpoint=neutron.endpoint, timeout=30.0), token="", wall=time.time)
     return api.full_read(threading.Event())
 
@@ -147,7 +147,7 @@ def told(resources: Resources) -> dict[ResourceId, Any]:
 
 def test_notifications_and_a_full_read_tell_the_same(neutron: NeutronServer, listener: Listener) -> None:
     ids = made(neutron)
-    heard, shown = Mirror(), Mirror()
+    heard, shown = Mirror(TOGETHER), Mirror(TOGETHER)
     heard.take(listener.notices())
     found = read(neutron)
     shown.full_read(found.started_at, found.objects)
@@ -173,10 +173,10 @@ def test_what_changes_after_a_full_read_is_followed_until_nothing_is_left(
 ) -> None:
     ids = made(neutron)
     found = read(neutron)
-    mirror = Mirror()
+    mirror = Mirror(TOGETHER)
     mirror.full_read(found.started_at, found.objects)
     mirror.take(listener.notices())  # late: the read has it all
-    shown = Mirror()
+    shown = Mirror(TOGETHER)
     shown.full_read(found.started_at, found.objects)
     assert specs(mirror) == specs(shown)
 
@@ -186,7 +186,7 @@ def test_what_changes_after_a_full_read_is_followed_until_nothing_is_left(
     neutron.remove_interface(ids["router"], subnet_id=ids["subnet"])
     mirror.take(listener.notices())
     found = read(neutron)
-    shown = Mirror()
+    shown = Mirror(TOGETHER)
     shown.full_read(found.started_at, found.objects)
     assert told(mirror.resources) == told(shown.resources)
 

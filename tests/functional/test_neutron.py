@@ -79,6 +79,7 @@ def cloud(node_module: Node, neutron_server: NeutronServer, rabbit_server: Rabbi
     cloud = Cloud(node, neutron, rabbit, network)
     node.write("bridges:\n  br-own: {}\n")
     node.set(neutron={"endpoint": neutron.endpoint, "interval": 3600, "spread": 0.2, "timeout": 5})
+    node.set(amqp={"declare_exchanges": True})  # Neutron's goes with the broker, and would be looked for in 30 s again
     cloud.here = cloud.port("n1")
     with Relay(node.ovs.netns, rabbit.port), Relay(node.ovs.netns, neutron.port):
         cloud.start()
