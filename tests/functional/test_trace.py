@@ -78,6 +78,10 @@ def node(made: Node) -> Iterator[Node]:
     made.converged()
 
 
+one_layout = pytest.mark.parametrize("made", ["multi-table"], indirect=True)
+"""For what does not cross the bridges on which the layouts differ in more than their order."""
+
+
 def trace(node: Node, source: str, to: str, *more: str) -> Said:
     return node.cli("trace", "--from", source, "--to", to, *more)
 
@@ -130,6 +134,7 @@ def test_a_floating_ip_is_reached_from_outside_and_from_inside(node: Node) -> No
     assert any("SNAT --to-source 10.6.0.21" in one["text"] for one in evidence(inside))
 
 
+@one_layout
 def test_a_router_answers_itself(node: Node) -> None:
     assert told(node, "vm", "172.16.1.1")["end"] == "it arrives: at router edge"
     assert told(node, "here", "172.16.1.1", "--tcp", "22")["end"].endswith(
@@ -140,6 +145,7 @@ def test_a_router_answers_itself(node: Node) -> None:
 LISTEN = "import socket, time; s = socket.create_server(('', 80)); print('listens', flush=True); time.sleep(60)"
 
 
+@one_layout
 def test_a_port_forward_arrives_where_somebody_listens(node: Node) -> None:
     silent = told(node, "nic", "10.6.0.9", "--tcp", "8080")
     assert silent["end"] == "it does not arrive: nobody listens at tcp port 80 in qvm-here"
@@ -155,6 +161,7 @@ def test_a_port_forward_arrives_where_somebody_listens(node: Node) -> None:
     assert dnat["resource"] == f"port_forward/{QROUTER}/10.6.0.9 tcp 8080"
 
 
+@one_layout
 def test_ipv6_is_followed_as_well(node: Node) -> None:
     assert told(node, "vm", "fd00:1::5")["end"] == "it arrives: at port here, here"
     assert told(node, "here", "fd00:1::1")["end"] == "it arrives: at router edge"
@@ -247,7 +254,7 @@ BREAKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("made", ["multi-table"], indirect=True)
+@one_layout
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_is_missing_is_named(node: Node, name: str) -> None:
     broken = BREAKS[name]
@@ -276,6 +283,7 @@ def test_without_the_arp_flow_nobody_would_answer(node: Node) -> None:
     assert "nobody would answer the ARP request for 172.16.1.6" in found["end"]
 
 
+@one_layout
 def test_who_asks_for_what_is_elsewhere_or_nowhere_is_told_where_to_ask(node: Node) -> None:
     there = trace(node, "there", "8.8.8.8")
     assert (there.code, "ask there, on n2: reconcile trace --from there --to 8.8.8.8" in there.err) == (1, True), (
@@ -302,7 +310,7 @@ def test_without_a_daemon_it_says_so(ovs: PrivateOvs) -> None:
     assert "a trace needs the daemon" in said.err
 
 
-@pytest.mark.parametrize("made", ["multi-table"], indirect=True)
+@one_layout
 def test_a_switch_that_does_not_answer_is_no_verdict(node: Node) -> None:
     node.ovs.stop_vswitchd(signal.SIGKILL)
     try:
