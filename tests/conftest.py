@@ -22,9 +22,18 @@ hypothesis.settings.load_profile("shared")
 """How long an example takes says how busy the machine is, not what is wrong with the code."""
 
 
-def pytest_configure() -> None:
-    """Say that no event loop is current: pytest-asyncio would have Python 3.11 make one, and never close it."""
+NEUTRON = "neutron"
+LONGEST = (NEUTRON, "tests/lab/", "tests/functional/")
+"""What takes longest comes first: then the many small files at the end keep all test processes busy until the last."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say that no event loop is current: pytest-asyncio would have Python 3.11 make one, and never close it.
+
+    And have pytest-xdist keep our order. Its own is by the number of tests, and a whole node has few and long ones.
+    """
     asyncio.set_event_loop(None)
+    config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,9 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     All that need a Neutron server stay together: it takes longer to start than most files to run.
     """
-    for item in items:
-        group = "neutron" if "neutron_server" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+    groups = {item: group_of(item) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: [not groups[item].startswith(long) for long in LONGEST])
+
+
+def group_of(item: pytest.Item) -> str:
+    return NEUTRON if "neutron_server" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
 
 
 @pytest.fixture
