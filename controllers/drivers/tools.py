@@ -1,11 +1,13 @@
 """Running one of the node's own tools (ovs-vsctl, ovs-appctl, iptables): an argument list, a timeout, a clear error.
 
-Blocking, for the command line and for threads; the event loop speaks protocols and does not come here. Nothing is
-ever passed through a shell, and standard input is empty unless given.
+`run` is blocking, for the command line and for threads; the event loop speaks protocols, and where it has started a
+tool all the same it waits for it with `ended`. Nothing is ever passed through a shell, and standard input is empty
+unless given.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -75,3 +77,27 @@ def run(
         complaint = " ".join((said.err.strip() or said.out.strip() or "nothing")[:_SAID].split())
         raise DriverError(f"'{told}' ended with {said.code} and said: {complaint}")
     return said
+
+
+async def ended(process: subprocess.Popen[bytes], tool: str, timeout: float) -> None:
+    """Wait for the end of `tool` on the loop. After `timeout` seconds it is killed, and DriverError raised."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    watched = os.pidfd_open(process.pid)
+    loop.add_reader(watched, _resolve, gone)
+    try:
+        async with asyncio.timeout(timeout):
+            await gone
+    except TimeoutError as error:
+        raise DriverError(f"{tool} did not end within {timeout:g} s and was killed; trying again") from error
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _resolve(gone: asyncio.Future[None]) -> None:
+    if not gone.done():
+        gone.set_result(None)

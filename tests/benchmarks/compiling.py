@@ -24,8 +24,9 @@ from desired.network.model import (
     RouterSpec,
     SubnetSpec,
 )
-from desired.resource import Origin, Resource, ResourceId, Spec
+from desired.resource import Resource
 from tests.benchmarks.report import Table, ms, percentile, say
+from tests.desired.network.support import declared
 
 NODES, NETWORK_NODES, NETWORKS, PORTS, ROUTERS, FLOATING = 1000, 20, 2000, 20_000, 500, 2000
 ROUNDS = 5
@@ -76,24 +77,24 @@ def cluster() -> Model:
 
 
 def _objects() -> Iterator[Resource]:
-    yield _declared("options", OptionsSpec())
+    yield declared("options", OptionsSpec())
     for n in range(NODES):
         roles = ("compute", "network") if n < NETWORK_NODES else ("compute",)
         ip = f"10.0.{n >> 8}.{n & 255}"
-        yield _declared(f"node{n}", NodeSpec(roles=roles, tunnel_ip=ip, bridge_mappings={"physnet1": "br-ex"}))
-    yield _declared("ext", NetworkSpec(type="flat", physical_network="physnet1", external=True))
-    yield _declared("ext-subnet", SubnetSpec(network="ext", cidr="10.6.0.0/15", dhcp=False))
+        yield declared(f"node{n}", NodeSpec(roles=roles, tunnel_ip=ip, bridge_mappings={"physnet1": "br-ex"}))
+    yield declared("ext", NetworkSpec(type="flat", physical_network="physnet1", external=True))
+    yield declared("ext-subnet", SubnetSpec(network="ext", cidr="10.6.0.0/15", dhcp=False))
     for n in range(NETWORKS - 1):
-        yield _declared(f"net{n}", NetworkSpec(type="vxlan", segmentation_id=n + 1))
-        yield _declared(f"sub{n}", SubnetSpec(network=f"net{n}", cidr="10.1.0.0/16"))
+        yield declared(f"net{n}", NetworkSpec(type="vxlan", segmentation_id=n + 1))
+        yield declared(f"sub{n}", SubnetSpec(network=f"net{n}", cidr="10.1.0.0/16"))
     for n in range(PORTS):
-        yield _declared(f"port{n}", port(n, 0))
+        yield declared(f"port{n}", port(n, 0))
     for n in range(ROUTERS):
-        yield _declared(f"router{n}", RouterSpec.model_validate({"interfaces": [f"sub{n}"], "gateway": "ext"}))
+        yield declared(f"router{n}", RouterSpec.model_validate({"interfaces": [f"sub{n}"], "gateway": "ext"}))
     for n in range(FLOATING):
         ip = f"10.6.{n >> 8}.{n & 255}"
         spec = NeutronFloatingIpSpec(floating=ip, network="ext", port=f"port{_port_on(n % ROUTERS, n // ROUTERS)}")
-        yield _declared(ip, spec)
+        yield declared(ip, spec)
 
 
 def _port_on(network: int, at: int) -> int:
@@ -114,10 +115,6 @@ def port(n: int, change: int) -> NeutronPortSpec:
     )
 
 
-def _declared(name: str, spec: Spec) -> Resource:
-    return Resource(ResourceId(spec.kind, name), spec, Origin("bench", "model.yaml", 1, 1, name), spec.generation())
-
-
 def _changes(model: Model, node: str) -> dict[str, list[Took]]:
     times: dict[str, list[Took]] = {"named": [], "found": [], "others": []}
     compiler = Compiler(node)
@@ -127,7 +124,7 @@ def _changes(model: Model, node: str) -> dict[str, list[Took]]:
     for at in range(3 * CHANGES):
         kind = ("named", "found", "others")[at % 3]
         n = here[at % len(here)] if at % 6 < 3 else at * 97 % PORTS
-        changed = _coming(at // 3) if kind == "others" else _declared(f"port{n}", port(n, at + 1))
+        changed = _coming(at // 3) if kind == "others" else declared(f"port{n}", port(n, at + 1))
         model = Model(MappingProxyType({**model.objects, changed.id: changed}))
         named = None if kind == "found" else (changed.id,)
         times[kind].append(_timed(partial(compiler.compile, model, allocations, named)))
@@ -138,13 +135,13 @@ def _coming(at: int) -> Resource:
     """Something new: a network, its subnet, a router in it, a floating IP."""
     n = at // 4
     if at % 4 == 0:
-        return _declared(f"new{n}", NetworkSpec(type="vxlan", segmentation_id=NETWORKS + n))
+        return declared(f"new{n}", NetworkSpec(type="vxlan", segmentation_id=NETWORKS + n))
     if at % 4 == 1:
-        return _declared(f"new{n}", SubnetSpec(network=f"new{n}", cidr="10.1.0.0/16"))
+        return declared(f"new{n}", SubnetSpec(network=f"new{n}", cidr="10.1.0.0/16"))
     if at % 4 == 2:
-        return _declared(f"new{n}", RouterSpec.model_validate({"interfaces": [f"new{n}"], "gateway": "ext"}))
+        return declared(f"new{n}", RouterSpec.model_validate({"interfaces": [f"new{n}"], "gateway": "ext"}))
     ip = f"10.6.200.{n}"
-    return _declared(ip, NeutronFloatingIpSpec(floating=ip, network="ext", port=f"port{n}"))
+    return declared(ip, NeutronFloatingIpSpec(floating=ip, network="ext", port=f"port{n}"))
 
 
 def _timed(work: Callable[[], object]) -> Took:

@@ -5,6 +5,7 @@ What ``systemd/install.sh`` does for real is tested in ``test_install_service.py
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from reconciler.contract import Outcome
@@ -50,6 +51,24 @@ def started(node: Node) -> None:
 def main_pid(node: Node) -> int:
     """In the node's own numbers; 0 when it does not run."""
     return int(node.run("systemctl", "show", "-P", "MainPID", "reconciler"))
+
+
+def restart(node: Node) -> None:
+    node.run("systemctl", "restart", "reconciler", timeout=30)
+
+
+def stop_and_start(node: Node) -> None:
+    node.run("systemctl", "stop", "reconciler", timeout=30)
+    time.sleep(0.3)
+    node.run("systemctl", "start", "reconciler", timeout=30)
+
+
+def kill(node: Node) -> None:
+    """Return when systemd has started another one, and that has converged."""
+    before = main_pid(node)
+    node.run("kill", "-KILL", str(before))
+    assert node.eventually(lambda: main_pid(node) not in {0, before}, within=40)
+    assert node.eventually(lambda: converged(node))
 
 
 def status(node: Node) -> NodeStatus:

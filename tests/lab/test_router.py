@@ -6,7 +6,6 @@ outside ── eth2, br-ex ── qg-1 [qrouter-1] qr-1 ── br-int, br-tun �
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -56,22 +55,6 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def _restart(node: Node) -> None:
-    node.run("systemctl", "restart", "reconciler", timeout=30)
-
-
-def _stop(node: Node) -> None:
-    node.run("systemctl", "stop", "reconciler", timeout=30)
-    time.sleep(0.3)
-    node.run("systemctl", "start", "reconciler", timeout=30)
-
-
-def _kill(node: Node) -> None:
-    before = service.main_pid(node)
-    node.run("kill", "-KILL", str(before))
-    assert node.eventually(lambda: service.main_pid(node) not in {0, before}, within=40)
-
-
 def _upgrade(node: Node) -> None:
     """A second installation, of another version: made beside the one that runs, which it then takes the place of."""
     before = node.run("reconcile", "--version").split()[-1]
@@ -82,7 +65,7 @@ def _upgrade(node: Node) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("happens", [_restart, _stop, _kill, _upgrade])
+@pytest.mark.parametrize("happens", [service.restart, service.stop_and_start, service.kill, _upgrade])
 def test_no_packet_is_lost_by_floating_ip_router_or_tunnel(cluster: Cluster, happens: Callable[[Node], None]) -> None:
     node, compute = cluster.nodes["network"], cluster.nodes["compute"]
     assert cluster.ping(compute, "vm2", cluster.outside.address)

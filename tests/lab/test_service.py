@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -60,23 +59,6 @@ def test_a_healthy_daemon_is_not_killed_by_the_watchdog(node: Node) -> None:
     )
 
 
-def _restart(node: Node) -> None:
-    node.run("systemctl", "restart", "reconciler", timeout=30)
-
-
-def _stop(node: Node) -> None:
-    node.run("systemctl", "stop", "reconciler", timeout=30)
-    time.sleep(0.3)
-    node.run("systemctl", "start", "reconciler", timeout=30)
-
-
-def _kill(node: Node) -> None:
-    before = service.main_pid(node)
-    node.run("kill", "-KILL", str(before))
-    assert node.eventually(lambda: service.main_pid(node) not in {0, before}, within=40)
-    assert node.eventually(lambda: service.converged(node))
-
-
 def _kill_over_and_over(node: Node) -> None:
     for _ in range(6):  # more often than systemd's own start limit would allow
         before = service.main_pid(node)
@@ -86,7 +68,7 @@ def _kill_over_and_over(node: Node) -> None:
     assert node.eventually(lambda: service.converged(node), within=40)
 
 
-@pytest.mark.parametrize("happens", [_restart, _stop, _kill, _kill_over_and_over])
+@pytest.mark.parametrize("happens", [service.restart, service.stop_and_start, service.kill, _kill_over_and_over])
 def test_no_packet_is_lost_and_nothing_is_written(
     cluster: Cluster, node: Node, happens: Callable[[Node], None]
 ) -> None:

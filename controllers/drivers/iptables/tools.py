@@ -6,7 +6,6 @@ loop. Input is line-based, so nothing that is not one printable line comes here 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import subprocess
@@ -16,7 +15,7 @@ from typing import Final
 
 from controllers.drivers.iptables.netns import Visitor
 from controllers.drivers.iptables.rules import Family, Variant
-from controllers.drivers.tools import ToolMissingError, find
+from controllers.drivers.tools import ToolMissingError, ended, find
 from reconciler.errors import DriverError
 
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin", "LC_ALL": "C"}
@@ -111,7 +110,7 @@ class Tools:
             _write_all(files[0], stdin.encode())
             os.lseek(files[0], 0, os.SEEK_SET)
             process = await self._started(target, [path, *arguments], files, on_start)
-            await self._ended(process, tool)
+            await ended(process, tool, self.timeout)
             out, err = (os.pread(file, _OUTPUT, 0).decode("utf-8", "replace") for file in files[1:])
         finally:
             for file in files:
@@ -134,28 +133,6 @@ class Tools:
             return await self.visitor.visit(target, start)
         except OSError as error:
             raise DriverError(f"cannot run {argv[0]}: {error.strerror}; trying again") from error
-
-    async def _ended(self, process: subprocess.Popen[bytes], tool: str) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        watched = os.pidfd_open(process.pid)
-        loop.add_reader(watched, _resolve, ended)
-        try:
-            async with asyncio.timeout(self.timeout):
-                await ended
-        except TimeoutError as error:
-            raise DriverError(f"{tool} did not end within {self.timeout:g} s and was killed; trying again") from error
-        finally:
-            loop.remove_reader(watched)
-            os.close(watched)
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-
-def _resolve(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -27,6 +27,7 @@ from typing import Final
 
 from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.codec import Bundle, Malformed, Part, Type
+from controllers.drivers.tools import ended
 from reconciler.errors import DriverError
 
 _PORTS_PER_MESSAGE: Final = 800
@@ -186,7 +187,7 @@ class Ofctl:
             fits = bundle and tuple(arguments) == _FLOWS and prepared.fits(ports, text)
             if prepared.told(text if fits else b""):
                 try:
-                    await self._ended(prepared.process)
+                    await ended(prepared.process, "ovs-ofctl", self._timeout)
                     if prepared.process.returncode >= 0:
                         return prepared.process.returncode, prepared.said()
                 finally:
@@ -200,26 +201,9 @@ class Ofctl:
                 )
             except OSError as error:
                 raise DriverError(f"cannot run {argv[0]} to compile flows: {error.strerror}") from error
-            await self._ended(process)
+            await ended(process, "ovs-ofctl", self._timeout)
             said = os.pread(stderr, 1 << 20, 0).decode("utf-8", "replace")
         return process.returncode, said
-
-    async def _ended(self, process: subprocess.Popen[bytes]) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        watched = os.pidfd_open(process.pid)
-        loop.add_reader(watched, _resolve, ended)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await ended
-        except TimeoutError as error:
-            raise DriverError(f"ovs-ofctl did not answer in {self._timeout:g} s; it was killed") from error
-        finally:
-            loop.remove_reader(watched)
-            os.close(watched)
-            if process.poll() is None:
-                process.kill()
-            process.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,11 +261,6 @@ class _Prepared:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-
-
-def _resolve(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)
 
 
 @contextlib.contextmanager
