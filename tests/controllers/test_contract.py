@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -19,10 +18,10 @@ from controllers.drivers.ovsdb.replica import Replica
 from controllers.drivers.ovsdb.rows import InterfaceRow
 from controllers.ovsdb.wanted import DEAD_PEER
 from tests.controllers.drivers.openflow.support import some
+from tests.controllers.drivers.patience import running, until
 from tests.controllers.fakes.ovs import FakeOvsdb, FakeSwitch, Ovs
 from tests.ovs import PrivateOvs
 
-PATIENCE = 40.0
 NORMAL = FlowKey(0, 0, b"")
 
 
@@ -59,29 +58,12 @@ class Target:
     async def transact(self, *operations: ops.Operation) -> frozenset[str]:
         return (await self.ovsdb.transact(operations)).touched
 
-    async def until(self, true: Callable[[], object]) -> None:
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while not true():
-            assert asyncio.get_running_loop().time() < deadline, "it did not come true"
-            await asyncio.sleep(0.002)
-
     @contextlib.asynccontextmanager
     async def switch(self, bridge: str) -> AsyncIterator[Flows]:
         switch = self._make_switch(bridge)
-        async with _running(switch.run()):
-            await self.until(lambda: switch.ready)
+        async with running(switch):
+            await until(lambda: switch.ready)
             yield switch
-
-
-@contextlib.asynccontextmanager
-async def _running(work: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name="driver")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 @contextlib.asynccontextmanager
@@ -93,8 +75,8 @@ async def fake(_: object) -> AsyncIterator[Target]:
     driver = FakeOvsdb(ovs, lambda names, _: heard.append(names))
     target = Target(driver, refused, lambda name: kind(name, Path("/nowhere"), on_change=lambda *_: None))
     target.events = heard
-    async with _running(driver.run()):
-        await target.until(lambda: driver.ready)
+    async with running(driver):
+        await until(lambda: driver.ready)
         yield target
 
 
@@ -106,8 +88,8 @@ async def real(ovs: PrivateOvs) -> AsyncIterator[Target]:
     driver = Ovsdb(ovs.db, on_change=lambda names, _: heard.append(names))
     target = Target(driver, refused, lambda name: Switch(name, ovs.rundir, on_change=lambda *_: None))
     target.events = heard
-    async with _running(driver.run()):
-        await target.until(lambda: driver.ready)
+    async with running(driver):
+        await until(lambda: driver.ready)
         yield target
 
 
@@ -133,10 +115,10 @@ async def test_a_port_is_added_numbered_told_changed_and_deleted(target: Target)
     await target.transact(*br("br0"))
     touched = await target.transact(*ops.add_ports("br0", [new("p0", ofport_request=7), new("p1")]))
     assert touched >= {"p0", "p1", "br0"}
-    await target.until(lambda: target.port("p0").ofport == 7)
-    await target.until(lambda: target.port("p1").ofport)
+    await until(lambda: target.port("p0").ofport == 7)
+    await until(lambda: target.port("p1").ofport)
     assert target.replica.bridge_of_port("p0") == "br0"
-    await target.until(lambda: any(names and "p0" in names for names in target.events))
+    await until(lambda: any(names and "p0" in names for names in target.events))
     row = ops.Row("Port", target.replica.ports["p0"].uuid)
     target.events.clear()
     assert await target.transact(ops.update(row, {"tag": 5, "trunks": (3, 1)})) == {"p0"}
@@ -151,7 +133,7 @@ async def test_a_port_is_added_numbered_told_changed_and_deleted(target: Target)
 async def test_a_system_port_without_its_device_gets_an_error_and_no_number(target: Target) -> None:
     await target.transact(*br("br0"))
     await target.transact(*ops.add_ports("br0", [new("nodevice0", "")]))
-    await target.until(lambda: target.port("nodevice0").error)
+    await until(lambda: target.port("nodevice0").error)
     assert target.port("nodevice0").ofport == -1
     assert "No such device" in (target.port("nodevice0").error or "")
 
@@ -160,21 +142,21 @@ async def test_a_patch_port_has_a_number_and_an_error_until_its_peer_is_there(ta
     await target.transact(*br("br0"), *br("br1"))
     one, other = new("a", "patch", options={"peer": DEAD_PEER}), new("b", "patch", options={"peer": "a"})
     await target.transact(*ops.add_ports("br0", [one]), *ops.add_ports("br1", [other]))
-    await target.until(lambda: target.port("a").ofport and target.port("a").error)
+    await until(lambda: target.port("a").ofport and target.port("a").error)
     assert (target.port("a").ofport or 0) > 0
     row = ops.Row("Interface", target.port("a").uuid)
     await target.transact(ops.update(row, {"options": {"peer": "b"}}))
-    await target.until(lambda: not target.port("a").error and not target.port("b").error)
+    await until(lambda: not target.port("a").error and not target.port("b").error)
 
 
 async def test_a_port_replaced_in_one_transaction_keeps_its_number(target: Target) -> None:
     await target.transact(*br("br0"), *ops.add_ports("br0", [new("p0"), new("p1")]))
-    await target.until(lambda: target.port("p0").ofport and target.port("p1").ofport)
+    await until(lambda: target.port("p0").ofport and target.port("p1").ofport)
     number, row = target.port("p0").ofport, target.replica.ports["p0"]
     there = ops.Row("Bridge", name="br0")
     await target.transact(*ops.delete_ports(there, [row.uuid]), *ops.add_ports("br0", [new("p0")]))
     assert target.replica.ports["p0"].uuid != row.uuid
-    await target.until(lambda: target.port("p0").ofport)
+    await until(lambda: target.port("p0").ofport)
     assert target.port("p0").ofport == number
 
 
@@ -240,5 +222,5 @@ async def test_a_bridge_that_is_not_secure_has_the_switch_s_own_flow(
     await target.transact(*br("br0", fail_mode=fail_mode))
     async with target.switch("br0") as switch:
         if own:
-            await target.until(lambda: NORMAL in switch.flows)
+            await until(lambda: NORMAL in switch.flows)
         assert set(switch.flows) == ({NORMAL} if own else set())

@@ -5,22 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from controllers.drivers.openflow.flows import AddFlow, Flow, FlowKey
 from controllers.drivers.openflow.switch import Switch
+from tests.controllers.drivers.patience import running, until
 from tests.ovs import PrivateOvs
 
-PATIENCE = 40.0
 MARK = 0xDEAD_0000_0000_0000
-
-
-async def until(true: Callable[[], object], *, what: str = "it did not come true") -> None:
-    """Wait until `true()`; fails after PATIENCE seconds."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not true():
-        assert asyncio.get_running_loop().time() < deadline, what
-        await asyncio.sleep(0.001)
 
 
 class Followed:
@@ -56,22 +48,11 @@ class Followed:
 async def following(ovs: PrivateOvs, bridge: str, **options: float) -> AsyncIterator[Followed]:
     """Follow a bridge within this block; it is ready, and the first events are forgotten."""
     followed = Followed(ovs, bridge, **options)
-    async with running(followed):
+    async with running(followed.switch):
         await until(lambda: followed.switch.ready, what="not ready")
         followed.events.clear()
         followed.ports.clear()
         yield followed
-
-
-@contextlib.asynccontextmanager
-async def running(followed: Followed) -> AsyncIterator[None]:
-    task = asyncio.create_task(followed.switch.run(), name="switch")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def to_ip(number: int) -> bytes:

@@ -22,7 +22,8 @@ from controllers.drivers.openflow.flows import (
 )
 from controllers.drivers.openflow.switch import Switch
 from reconciler.errors import DriverError, NotReady
-from tests.controllers.drivers.openflow.support import MARK, Followed, following, output, running, some, to_ip, until
+from tests.controllers.drivers.openflow.support import MARK, Followed, following, output, some, to_ip
+from tests.controllers.drivers.patience import running, until
 from tests.ovs import PrivateOvs
 
 NOWHERE = 0xFFFFFFF1
@@ -310,7 +311,7 @@ async def test_a_silent_switch_is_probed_and_left_when_it_does_not_answer(ovs: P
 async def test_a_bridge_without_openflow14_is_told_so(br0: PrivateOvs) -> None:
     br0.vsctl("set", "bridge", "br0", "protocols=OpenFlow13")
     followed = Followed(br0, "br0")
-    async with running(followed):
+    async with running(followed.switch):
         await until(lambda: "protocols lack OpenFlow14" in followed.switch.problem)
         assert followed.events == []
         br0.vsctl("set", "bridge", "br0", "protocols=OpenFlow13,OpenFlow14")
@@ -321,7 +322,7 @@ async def test_a_bridge_without_openflow14_is_told_so(br0: PrivateOvs) -> None:
 async def test_a_missing_bridge_is_told_and_found_at_once_when_poked(ovs_module: PrivateOvs) -> None:
     ovs_module.vsctl("--if-exists", "del-br", "later")
     followed = Followed(ovs_module, "later")
-    async with running(followed):
+    async with running(followed.switch):
         await asyncio.sleep(0.7)  # by now it tries every half second or less
         assert "No such file" in followed.switch.problem
         ovs_module.add_bridge("later")

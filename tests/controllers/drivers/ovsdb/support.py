@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from controllers.drivers.ovsdb.client import Ovsdb
-
-PATIENCE = 40.0
+from tests.controllers.drivers.patience import running, until
 
 Event = tuple[frozenset[str] | None, str]
-
-
-async def until(true: Callable[[], object], *, what: str = "it did not come true") -> None:
-    """Wait until `true()`; fails after PATIENCE seconds."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not true():
-        assert asyncio.get_running_loop().time() < deadline, what
-        await asyncio.sleep(0.001)
 
 
 class Followed:
@@ -50,19 +41,7 @@ class Followed:
 async def following(remote: str, **options: float) -> AsyncIterator[Followed]:
     """Follow the database at `remote` within this block; it is ready, and the first event is forgotten."""
     followed = Followed(remote, **options)
-    async with running(followed):
+    async with running(followed.ovsdb):
         await until(lambda: followed.ovsdb.ready, what="not ready")
         followed.events.clear()
         yield followed
-
-
-@contextlib.asynccontextmanager
-async def running(followed: Followed) -> AsyncIterator[None]:
-    """Run it within this block."""
-    task = asyncio.create_task(followed.ovsdb.run(), name="ovsdb")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

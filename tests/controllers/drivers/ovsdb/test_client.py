@@ -13,7 +13,8 @@ from controllers.drivers.ovsdb import ops
 from controllers.drivers.ovsdb.client import Ovsdb, TransactionError
 from controllers.drivers.ovsdb.ops import NewPort, Row
 from reconciler.errors import ConfigError, DriverError, NotReady
-from tests.controllers.drivers.ovsdb.support import Followed, following, running, until
+from tests.controllers.drivers.ovsdb.support import Followed, following
+from tests.controllers.drivers.patience import running, until
 from tests.ovs import PrivateOvs
 
 NETDEV = {"datapath_type": "netdev"}
@@ -264,7 +265,7 @@ async def test_a_restarted_server_is_read_anew(ovs: PrivateOvs, db: Followed, si
 async def test_a_poke_connects_at_once(ovs: PrivateOvs) -> None:
     ovs.stop_ovsdb()
     followed = Followed(ovs.db)
-    async with running(followed):
+    async with running(followed.ovsdb):
         await asyncio.sleep(0.7)  # until the pauses are long
         await asyncio.to_thread(ovs.start_ovsdb)
         followed.ovsdb.poke()

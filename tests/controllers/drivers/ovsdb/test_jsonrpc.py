@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.drivers.ovsdb.jsonrpc import Framer, ProtocolError, words
-from tests.controllers.drivers.ovsdb.support import Followed, running, until
+from tests.controllers.drivers.ovsdb.support import Followed
+from tests.controllers.drivers.patience import running, until
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -100,7 +101,7 @@ async def test_an_echo_of_the_server_is_answered(tmp_path: Path) -> None:
 
     async with peer(tmp_path, behave) as remote:
         followed = Followed(remote)
-        async with running(followed):
+        async with running(followed.ovsdb):
             await until(lambda: answers)
     assert answers == [{"id": "echo", "result": ["ü"], "error": None}]
 
@@ -116,7 +117,7 @@ async def test_a_silent_server_is_probed_and_dropped_when_it_does_not_answer(tmp
 
     async with peer(tmp_path, behave) as remote:
         followed = Followed(remote, silence=0.05, timeout=0.2)
-        async with running(followed):
+        async with running(followed.ovsdb):
             await until(lambda: len(followed.events) >= 3)
     assert [(request["method"], request["params"]) for request in requests[:1]] == [("echo", [])]
     assert followed.events[:3] == [(None, "connected"), (None, "OVSDB connection lost"), (None, "connected")]
@@ -145,7 +146,7 @@ async def test_a_stream_that_makes_no_sense_is_dropped_and_read_anew(tmp_path: P
 
     async with peer(tmp_path, behave) as remote:
         followed = Followed(remote)
-        async with running(followed):
+        async with running(followed.ovsdb):
             await until(lambda: len(followed.events) >= 3)
     assert followed.events[:3] == [(None, "connected"), (None, "OVSDB connection lost"), (None, "connected")]
 
@@ -160,7 +161,7 @@ async def test_a_server_without_the_database_is_a_problem_in_its_own_words_and_t
 
     async with peer(tmp_path, behave) as remote:
         followed = Followed(remote)
-        async with running(followed):
+        async with running(followed.ovsdb):
             await until(lambda: len(attempts) >= 3)
             assert "unknown database: Open_vSwitch" in followed.ovsdb.problem
             assert not followed.ovsdb.ready

@@ -11,7 +11,8 @@ import pytest
 from controllers.drivers.ovsdb import ops
 from controllers.drivers.ovsdb.client import TransactionError
 from controllers.drivers.ovsdb.ops import NewPort, Ref, Row
-from tests.controllers.drivers.ovsdb.support import Followed, following, until
+from tests.controllers.drivers.ovsdb.support import Followed, following
+from tests.controllers.drivers.patience import until
 from tests.ovs import PrivateOvs
 
 
