@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +17,24 @@ BASE = (
 )
 
 
+@pytest.fixture(scope="module")
+def started(node_module: Node) -> Iterator[Node]:
+    node_module.set(budget={"window": 0.2})  # what a test takes away is not counted in the next
+    node_module.write(BASE)
+    node_module.start()
+    yield node_module
+    assert node_module.stop() == 0
+
+
 @pytest.fixture
-def up(node: Node) -> Iterator[Node]:
-    node.write(BASE)
-    node.start()
-    yield node
-    assert node.stop() == 0
+def up(started: Node) -> Iterator[Node]:
+    """With what `BASE` declares and nothing else of ours, before and after."""
+    before = started.converged()
+    yield started
+    started.write(BASE)
+    started.until(lambda: started.status().revision == before.revision, "what is declared is as it was")
+    started.converged()
+    assert len(started.ovs.flows("br0")) == 1
 
 
 def _problems(node: Node) -> str:
@@ -51,12 +64,14 @@ def _problems(node: Node) -> str:
         "name twice", "cookie", "flow twice", "no actions", "not YAML", "an option as a name", "a second line",
     ],
 )  # fmt: skip
-def test_mistake_is_told_with_its_place_before_it_runs(node: Node, text: str, line: int, words: list[str]) -> None:
-    node.write(text)
-    said = node.cli("validate", "--output", "json")
+def test_mistake_is_told_with_its_place_before_it_runs(
+    node_module: Node, tmp_path: Path, text: str, line: int, words: list[str]
+) -> None:
+    (tmp_path / "node.yaml").write_text(text)
+    said = node_module.cli("validate", str(tmp_path), "--output", "json")
     assert said.code == 1
     places = [(problem["file"], problem["line"]) for problem in said.json]
-    assert (str(node.desired / "node.yaml"), line) in places
+    assert (str(tmp_path / "node.yaml"), line) in places
     assert all(problem["column"] > 0 for problem in said.json)
     everything = json.dumps(said.json)
     assert all(word in everything for word in words)
