@@ -61,9 +61,15 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     kind: ClassVar[str]
+    word: ClassVar[str] = ""
+    """What an operator calls one, where that is not the kind."""
 
     adopt: bool = Field(default=False, description="Take over a thing of this name that carries no mark of ours.")
     mode: Mode = Field(default=Mode.ENFORCE, description="'observe' shows drift of this resource and never repairs it.")
+
+    @classmethod
+    def called(cls) -> str:
+        return cls.word or cls.kind.replace("_", " ")
 
     def refs(self) -> tuple[ResourceId, ...]:
         """What must be there before this can be: creation follows these, deletion goes the other way."""
@@ -87,6 +93,12 @@ class Resource:
     @property
     def source(self) -> str:
         return self.origin.source
+
+    @property
+    def called(self) -> str:
+        """What an operator calls it, as in ``port 'vm1'``."""
+        word = self.spec.called()
+        return word if word == self.id.name else f"{word} {self.id.name!r}"
 
 
 Resources = Mapping[ResourceId, Resource]

@@ -229,9 +229,10 @@ class Cluster:
         return True
 
     def _take(self, composed: Composed, despite: Loaded | None = None) -> None:
-        if composed.loaded.ok and composed.model and self._allocations is not None:
-            self._allocations = composed.allocations
-        self.model = composed.model
+        if composed.loaded.ok:  # while the YAML is wrong, the last good state is in force, and its model with it
+            self.model = composed.model
+            if composed.model and self._allocations is not None:
+                self._allocations = composed.allocations
         before = set(self.notices)
         for notice in composed.notices:
             if notice not in before:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from desired.network.allocations import Allocations
 from desired.network.build import build
-from desired.network.check import WORDS, Fault, faults
+from desired.network.check import Fault, faults
 from desired.network.compiler import Compiled, Compiler
 from desired.network.model import KIND_NAMES, Model, NodeSpec, object_id
 from desired.network.symbolic import dealt
@@ -52,7 +52,7 @@ class _Yaml:
 
     @classmethod
     def of(cls, loaded: Loaded) -> _Yaml:
-        objects = {r.id: r for r in loaded.resources if r.id.kind in KIND_NAMES}
+        objects = {r.id: r for r in loaded.resources if r.id.kind in KIND_NAMES and r.id not in loaded.unread}
         ids = frozenset((r.id.kind, object_id(r)) for r in objects.values() if not isinstance(r.spec, NodeSpec))
         rest = {r.id: r for r in loaded.resources if r.id.kind not in KIND_NAMES}
         return cls(loaded, MappingProxyType(objects), ids, MappingProxyType(rest))
@@ -136,12 +136,13 @@ class Composer:
         """
         good, self._good = self._good, None
         joined, before = self._join(loaded, openstack, changed), self._compiled
-        if joined is None or not joined.model:
-            return Composed(loaded, allocations=allocations)
         model, notices = joined.model, joined.notices()
-        problems = [*self._yaml_faults(model, dangling=not waiting), *self._missing_node(model)]
+        problems = [*loaded.problems, *self._yaml_faults(model, dangling=not waiting), *self._missing_node(model)]
         if problems:
+            problems.sort(key=lambda each: (each.file, each.line, each.column))
             return Composed(replace(loaded, problems=tuple(problems)), model, allocations, notices)
+        if not model:
+            return Composed(loaded, allocations=allocations)
         named = changed if before is not None and before is self._before and before.yaml is joined.yaml else None
         compiled = self._compiler.compile(model, allocations, named)
         self._compiled = joined
@@ -153,11 +154,9 @@ class Composer:
         step = self._step(compiled) if good is joined.yaml else None
         return Composed(whole, model, compiled.allocations, (*notices, *said), step, remarks)
 
-    def _join(self, loaded: Loaded, openstack: Objects, changed: Collection[ResourceId] | None) -> _Joined | None:
-        """Both sources; None with a tree that is wrong. `_before` is what was joined before."""
-        self._before, self._joined = self._joined, None
-        if loaded.problems:
-            return None
+    def _join(self, loaded: Loaded, openstack: Objects, changed: Collection[ResourceId] | None) -> _Joined:
+        """Both sources. `_before` is what was joined before."""
+        self._before = self._joined
         if loaded is not self._yaml.loaded:
             self._yaml = _Yaml.of(loaded)
         before = self._before
@@ -183,14 +182,18 @@ class Composer:
         known, found = self._faults
         if known is not self._yaml.loaded or (dangling and any(fault.dangling for fault in found)):
             own = self._yaml.objects
-            found = [fault for fault in faults(model) if own.get(fault.resource.id) is fault.resource]
-            self._faults = (self._yaml.loaded, found)
-        return [fault.problem() for fault in found if dangling or not fault.dangling]
+            loaded = self._yaml.loaded
+            every = faults(model, loaded.unread, hiding=loaded.hiding)
+            found = [fault for fault in every if own.get(fault.resource.id) is fault.resource]
+            self._faults = (loaded, found)
+        places = self._yaml.loaded.places
+        return [fault.problem(places.get(fault.resource.id, {})) for fault in found if dangling or not fault.dangling]
 
     def _missing_node(self, model: Model) -> Iterable[Problem]:
         """A model that does not know this node would make nothing here, and take away what is there: refused."""
         declared = [rid.name for rid in self._yaml.objects if rid.kind == NodeSpec.kind]
-        if not declared or ResourceId(NodeSpec.kind, self._node) in model.objects:
+        own, loaded = ResourceId(NodeSpec.kind, self._node), self._yaml.loaded
+        if not declared or own in model.objects or own in loaded.unread or loaded.hiding:
             return
         names = [resource.id.name for resource in model.all(NodeSpec)]
         first = self._yaml.objects[ResourceId(NodeSpec.kind, declared[0])].origin
@@ -223,8 +226,8 @@ def _remark(resource: Resource, message: str) -> Problem:
 
 
 def _said(resource: Resource) -> str:
-    if resource.id.kind not in WORDS:  # what two objects make, and differently: no object itself
+    if resource.id.kind not in KIND_NAMES:  # what two objects make, and differently: no object itself
         return f"{resource.origin}, {resource.origin.path}"
     display = getattr(resource.spec, "display", "")
     name = f"{resource.id.name} ({display})" if display else resource.id.name
-    return f"{resource.origin}: {WORDS[resource.id.kind]} {name}"
+    return f"{resource.origin}: {resource.spec.called()} {name}"

@@ -16,6 +16,7 @@ from desired.network.model import (
     NeutronFloatingIpSpec,
     NeutronPortSpec,
     NodeSpec,
+    OptionsSpec,
     Owner,
     RouterSpec,
     SubnetSpec,
@@ -44,11 +45,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A model, how its references are resolved, and its subnets by the name of their network."""
+    """A model, how its references are resolved, and its subnets by the name of their network.
+
+    `more`: whether there may be others of a kind, or others of it in a network, that could not be read.
+    """
 
     model: Model
     find: Find
     subnets: Mapping[str, list[Resource]]
+    more: Callable[..., bool]
 
 
 def conflicts(world: World) -> Iterator[Finding]:
@@ -89,7 +94,7 @@ def _claims(world: World) -> Iterator[Claim]:
         assert isinstance(port.spec, NeutronPortSpec)
         network = world.find(NetworkSpec, port.spec.network)
         for number, fixed in enumerate(port.spec.fixed_ips if network and port.spec.owner in _OTHERS else ()):
-            yield Claim(_name(network), fixed.ip, port, f".fixed_ips[{number}]", "port")
+            yield Claim(_name(network), fixed.ip, port, f".fixed_ips[{number}].ip", "port")
 
 
 def _of_router(world: World, router: Resource) -> Iterator[Claim]:
@@ -178,7 +183,8 @@ def _next_hops(world: World, router: Resource) -> Iterator[Finding]:
     outside = None if spec.gateway is None else world.find(NetworkSpec, spec.gateway.network)
     near = [_subnet(each).cidr for each in inside if each is not None]
     near += [_subnet(each).cidr for each in (world.subnets.get(outside.id.name, ()) if outside else ())]
-    if None in inside or (spec.gateway is not None and outside is None):
+    unsure = outside is not None and world.more(SubnetSpec, outside.id.name)
+    if None in inside or (spec.gateway is not None and outside is None) or unsure:
         return  # told already, and what is missing may be where the next hop is
     for number, route in enumerate(spec.routes):
         if not any(ip_address(route.via) in ip_network(cidr) for cidr in near):
@@ -188,6 +194,8 @@ def _next_hops(world: World, router: Resource) -> Iterator[Finding]:
 
 def _bridges(world: World, node: Resource) -> Iterator[Finding]:
     assert isinstance(node.spec, NodeSpec)
+    if world.more(OptionsSpec):
+        return
     options = world.model.options
     own = {options.integration_bridge: "integration", options.tunnel_bridge: "tunnel"}
     for physical, bridge in node.spec.bridge_mappings.items():

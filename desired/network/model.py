@@ -78,6 +78,7 @@ class OptionsSpec(Spec):
     """What holds for the whole model. There is one of it, named ``options``."""
 
     kind: ClassVar[str] = "model_options"
+    word: ClassVar[str] = "options"
 
     layout: Layout = Layout.MULTI_TABLE
     integration_bridge: InterfaceName = "br-int"
@@ -277,6 +278,7 @@ class NeutronPortSpec(ObjectSpec):
     """A port of a network. `plug` says who makes its device: others (Nova), or we, with or without a namespace."""
 
     kind: ClassVar[str] = "neutron_port"
+    word: ClassVar[str] = "port"
 
     network: Name
     mac: MacAddress | None = Field(None, description="Unset: made from the id, always the same.")
@@ -328,6 +330,7 @@ class NeutronFloatingIpSpec(ObjectSpec):
     """A floating IP. `port` unset: reserved, and served by nothing."""
 
     kind: ClassVar[str] = "neutron_floating_ip"
+    word: ClassVar[str] = "floating IP"
 
     floating: IpAddress
     network: Name | None = Field(None, description="Unset: the external network that has the address.")

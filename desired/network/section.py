@@ -104,6 +104,7 @@ class ModelSection(Section):
 MODEL = ModelSection(
     name="model",
     spec=NetworkSpec,
+    judged_whole=True,
     example="{networks: {one: {type: gre, segmentation_id: 1}}, subnets: {one: {network: one, cidr: 10.0.0.0/24}}}",
     description="The network of the whole cluster in Neutron's words; each node gets what it has to hold of it.",
 )

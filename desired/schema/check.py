@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from sys import intern
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -36,6 +37,30 @@ class Entry:
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Places = Mapping[str, tuple[int, int]]
+"""Line and column of each field of an entry, by the place in it, as in ``.fixed_ips[0]``."""
+
+
+def places(entry: Entry) -> Places:
+    """Where everything in an entry is written that `check` found right."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, scalar in entry.given.items():
+        found[intern(f".{name}")] = scalar.line, scalar.column
+    if isinstance(entry.body, MapNode):
+        _note_places(entry.body, "", found)
+    return found
+
+
+def _note_places(node: Node, inside: str, found: dict[str, tuple[int, int]]) -> None:
+    if inside:
+        found[intern(inside)] = node.line, node.column  # ten thousand ports have the same few
+    if isinstance(node, ListNode):
+        for index, item in enumerate(node.items):
+            _note_places(item, f"{inside}[{index}]", found)
+    elif isinstance(node, MapNode):
+        for name, (_, value) in (node.entries or {}).items():
+            _note_places(value, f"{inside}.{name}", found)
 
 
 def check(walker: Walker, model: type[Model], entry: Entry, defaults: Mapping[str, str]) -> Model | None:

@@ -48,10 +48,14 @@ class Problems:
         self.file = file
         self.complete = True
         """False when a document, or for whom one is, could not be read: what it declares is then unknown."""
+        self.hiding = False
+        """True when a mistake hides things of which not even the names are known."""
         self._found: dict[tuple[int, int, str], Problem] = {}
         self._spoilt: set[tuple[int, int]] = set()
 
-    def add(self, message: str, at: Place, *, path: str = "", hint: str = "") -> None:
+    def add(self, message: str, at: Place, *, path: str = "", hint: str = "", hides: bool = True) -> None:
+        """`hides`: what is declared there remains unknown."""
+        self.hiding |= hides
         if (at.line, at.column) not in self._spoilt:
             key = (at.line, at.column, message)
             problem = Problem(_visible(message), self.file, at.line, at.column, _visible(path), _visible(hint))

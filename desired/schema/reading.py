@@ -5,14 +5,14 @@ Independent of the node, so that the result can be kept by the file's content (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from desired.resource import Mode, Origin, Resource, ResourceId, Spec
-from desired.schema.check import Entry, check
+from desired.schema.check import Entry, Places, check, places
 from desired.schema.problem import Problem, Problems, did_you_mean
 from desired.schema.section import Claim, Section
 from desired.schema.text import MapNode, Node, Scalar, documents
@@ -47,10 +47,15 @@ class DocumentMode(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A resource and the names it claims among the resources of a node."""
+    """A resource and the names it claims among the resources of a node; `places` if its section is judged whole."""
 
     resource: Resource
     claims: tuple[Claim, ...] = ()
+    places: Places | None = None
+
+
+Unread = Mapping[ResourceId, Mapping[str, str]]
+"""What is declared with a mistake: its name, and those of its fields that are plain texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,19 @@ class Document:
 
     apply_to: ApplyTo | None
     declared: tuple[Declared, ...]
+    unread: Unread = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """What one file declares. `complete` is False when documents may be missing or it is unclear for whom one is."""
+    """What one file declares. `complete` is False when documents may be missing or it is unclear for whom one is;
+    `hiding` is True when more than what is `unread` may be missing.
+    """
 
     documents: tuple[Document, ...] = ()
     problems: tuple[Problem, ...] = ()
     complete: bool = True
+    hiding: bool = False
 
 
 def read_file(raw: bytes, file: str, sections: Sequence[Section]) -> FileContent:
@@ -85,7 +94,7 @@ def read_file(raw: bytes, file: str, sections: Sequence[Section]) -> FileContent
             found.append(document)
         elif not (isinstance(root, Scalar) and root.null):
             problems.complete = False
-    return FileContent(tuple(found), problems.all(), problems.complete)
+    return FileContent(tuple(found), problems.all(), problems.complete, problems.hiding)
 
 
 class _Reader:
@@ -119,13 +128,14 @@ class _Reader:
                 self._problems.add(f"mode must be enforce or observe, not {shown(node)}", node, path="mode")
             mode = check(self._walker, DocumentMode, Entry(Spec, key, "mode", given=given), {})
             defaults = {"mode": mode.mode.value} if mode is not None and given else {}
+        unread: dict[ResourceId, Mapping[str, str]] = {}
         declared = tuple(
             one
             for name, section in self._sections.items()
             if name in top
-            for one in self._declared(section, top[name][1], defaults)
+            for one in self._declared(section, top[name][1], defaults, unread)
         )
-        return Document(apply_to, declared) if clear else None
+        return Document(apply_to, declared, unread) if clear else None
 
     def _unknown(self, keys: tuple[Scalar, ...]) -> None:
         known = [*self._sections, "apply_to", "mode"]
@@ -134,12 +144,25 @@ class _Reader:
                 hint = did_you_mean(key.text, known) or f"known here: {', '.join(known)}, and x-… for anchors"
                 self._problems.add(f"unknown section {key.text!r}", key, path=key.text, hint=hint)
 
-    def _declared(self, section: Section, node: Node, defaults: dict[str, str]) -> Iterator[Declared]:
+    def _declared(
+        self, section: Section, node: Node, defaults: dict[str, str], unread: dict[ResourceId, Mapping[str, str]]
+    ) -> Iterator[Declared]:
         file = self._problems.file
         for entry in section.entries(self._walker, node):
+            hiding = self._problems.hiding
             spec = check(self._walker, entry.spec, entry, defaults)
-            if spec is not None:
+            if spec is None:
+                self._problems.hiding = hiding  # it hides itself, and that is known by its name
+                unread[ResourceId(entry.spec.kind, entry.name)] = _plainly(entry)
+            else:
                 name = section.resource_name(entry, spec)
                 origin = Origin("files", file, entry.at.line, entry.at.column, entry.path)
                 resource = Resource(ResourceId(spec.kind, name), spec, origin, spec.generation())
-                yield Declared(resource, tuple(section.claims(name, spec)))
+                where = places(entry) if section.judged_whole else None
+                yield Declared(resource, tuple(section.claims(name, spec)), where)
+
+
+def _plainly(entry: Entry) -> Mapping[str, str]:
+    entries = entry.body.entries if isinstance(entry.body, MapNode) else None
+    texts = {name: node.text for name, (_, node) in (entries or {}).items() if isinstance(node, Scalar)}
+    return {**texts, **{name: scalar.text for name, scalar in entry.given.items()}}

@@ -39,6 +39,8 @@ class Section(ABC):
     example: str
     description: str = ""
     claims: Callable[[str, Any], Iterable[Claim]] = no_claims
+    judged_whole: bool = False
+    """Its entries are checked against each other later on: where each of their fields is written is kept for that."""
 
     @abstractmethod
     def entries(self, walker: Walker, node: Node) -> Iterator[Entry]:

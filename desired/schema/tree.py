@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from desired.resource import Resource, ResourceId
+from desired.schema.check import Places
 from desired.schema.problem import Problem, did_you_mean
-from desired.schema.reading import Declared, FileContent, read_file
+from desired.schema.reading import Declared, FileContent, Unread, read_file
 from desired.schema.section import Claim, Section
 
 SUFFIXES = (".yaml", ".yml")
@@ -25,7 +26,9 @@ MAX_BYTES = 64 * 1024 * 1024
 class Loaded:
     """What a tree declares for one node. With any problem, `resources` is only what could be read: never enforce it.
 
-    `files` counts the files read; `digest` is equal for equal trees, problems with reading included.
+    `files` counts the files read; `digest` is equal for equal trees, problems with reading included. `unread` is
+    declared with a mistake, or twice; with `hiding`, more may be declared than is known by name. `places` say where
+    the fields of entries are written that are to be judged as a whole.
     """
 
     resources: tuple[Resource, ...] = ()
@@ -33,6 +36,9 @@ class Loaded:
     warnings: tuple[Problem, ...] = ()
     files: int = 0
     digest: str = ""
+    unread: Unread = field(default_factory=dict)
+    hiding: bool = False
+    places: Mapping[ResourceId, Places] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -75,6 +81,7 @@ def load_tree(
         cache.entries[name] = (content_hash, content)
         contents.append(content)
     complete = not problems and all(content.complete for content in contents)
+    hiding = bool(problems) or any(content.hiding or not content.complete for content in contents)
     problems += [problem for content in contents for problem in content.problems]
     applying = [
         document
@@ -85,12 +92,14 @@ def load_tree(
     declared = [one for document in applying for one in document.declared]
     if not declared and complete and not (applying and problems):
         problems.append(_nothing(path, node, roles, contents))
-    problems += _clashes(declared)
+    unread = {rid: texts for document in applying for rid, texts in document.unread.items()}
+    problems += _clashes(declared, unread)
     resources = tuple(sorted((one.resource for one in declared), key=lambda resource: resource.id))
     # What has a mistake is not among the resources: to say of it that it is not declared would mislead.
     warnings = () if problems else tuple(_doubts(resources))
     digest.update(repr(problems).encode(errors="surrogateescape"))
-    return Loaded(resources, tuple(problems), warnings, len(contents), digest.hexdigest())
+    places = {one.resource.id: one.places for one in declared if one.places is not None}
+    return Loaded(resources, tuple(problems), warnings, len(contents), digest.hexdigest(), unread, hiding, places)
 
 
 def _nothing(path: str | Path, node: str, roles: frozenset[str], contents: Sequence[FileContent]) -> Problem:
@@ -171,8 +180,11 @@ def _read(file: Path, problems: list[Problem]) -> bytes | None:
     return None
 
 
-def _clashes(declared: Sequence[Declared]) -> Iterator[Problem]:
-    """One problem for each name that is declared more than once, or claimed by two kinds; it shows all places."""
+def _clashes(declared: Sequence[Declared], unread: dict[ResourceId, Mapping[str, str]]) -> Iterator[Problem]:
+    """One problem for each name that is declared more than once, or claimed by two kinds; it shows all places.
+
+    What is declared more than once goes to `unread`: which of them is meant is unknown.
+    """
     by_id: dict[ResourceId, list[Resource]] = {}
     by_claim: dict[Claim, dict[ResourceId, Resource]] = {}
     for one in declared:
@@ -181,12 +193,13 @@ def _clashes(declared: Sequence[Declared]) -> Iterator[Problem]:
             by_claim.setdefault(claim, {}).setdefault(one.resource.id, one.resource)
     for rid, places in by_id.items():
         if len(places) > 1:
-            yield _clash(f"{rid} is declared {_times(len(places))}", places)
+            unread.setdefault(rid, {})
+            yield _clash(f"{places[-1].called} is declared {_times(len(places))}", places)
     said: set[frozenset[ResourceId]] = set()
     for (_, name), holders in by_claim.items():
         if len(holders) > 1 and frozenset(holders) not in said:
             said.add(frozenset(holders))
-            what = " and ".join(str(rid) for rid in holders)
+            what = " and ".join(holder.called for holder in holders.values())
             yield _clash(f"{what} would both have the name {name!r} in Open vSwitch", list(holders.values()))
 
 

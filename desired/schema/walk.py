@@ -75,7 +75,8 @@ class Walker:
                 first = own[key.text][0]
                 message = f"{key.text!r} is written twice in one mapping, first at line {first.line}"
                 hint = "keep one of them" if first.line == key.line else f"keep line {first.line} or line {key.line}"
-                self.problems.add(message, key, path=f"{path}.{key.text}" if path else key.text, hint=hint)
+                at = f"{path}.{key.text}" if path else key.text
+                self.problems.add(message, key, path=at, hint=hint, hides=False)
             else:
                 own[key.text] = (key, value)
         return {**merged, **own} if merged else own

@@ -9,7 +9,7 @@ import pytest
 from desired.network.check import faults
 from desired.network.model import Model
 from desired.network.section import SECTIONS
-from desired.schema import load_tree
+from desired.schema import Loaded, load_tree
 
 FAULTS = Path(__file__).parent / "faults"
 GOOD = """
@@ -36,14 +36,20 @@ model:
 """
 
 
+def tree(path: Path) -> Loaded:
+    return load_tree(path, node="network", roles=frozenset({"network"}), sections=SECTIONS)
+
+
 def model(path: Path) -> Model:
-    loaded = load_tree(path, node="network", roles=frozenset({"network"}), sections=SECTIONS)
+    loaded = tree(path)
     assert not loaded.problems
     return Model.of(loaded.resources)
 
 
 def test_every_fault_of_a_model_is_named_with_its_place() -> None:
-    said = [str(fault.problem()).replace(f"{FAULTS}/", "") for fault in faults(model(FAULTS / "model.yaml"))]
+    places = tree(FAULTS / "model.yaml").places
+    found = faults(model(FAULTS / "model.yaml"))
+    said = [str(fault.problem(places[fault.resource.id])).replace(f"{FAULTS}/", "") for fault in found]
     assert said == (FAULTS / "faults.txt").read_text().splitlines()
 
 

@@ -60,6 +60,43 @@ def test_a_fault_of_the_model_refuses_the_revision(tmp_path: Path) -> None:
     ]
 
 
+OBJECTS = [number for number, line in enumerate(GOOD.splitlines()) if line.startswith("    ")]
+
+
+@pytest.mark.parametrize("number", OBJECTS)
+@pytest.mark.parametrize("how", ["typo", "twice", "section"])
+def test_one_mistake_is_told_as_one_whatever_depends_on_the_object(tmp_path: Path, number: int, how: str) -> None:
+    lines = GOOD.splitlines()
+    name, _, body = lines[number].strip().partition(": ")
+    if how == "typo":
+        inner = body[1:-1] if body.startswith("{") else f"port: {body}"
+        lines[number] = f"    {name}: {{{inner}, nonsense: 1}}"
+    elif how == "twice":
+        section = next(line for line in reversed(lines[:number]) if not line.startswith("    "))
+        lines += ["---", "model:", section, lines[number]]
+    else:
+        at = max(at for at, line in enumerate(lines[:number]) if not line.startswith("    "))
+        lines[at] = f"{lines[at][:-2]}{lines[at][-2].upper()}z:"
+    tree = loaded(tmp_path, "\n".join(lines))
+    (problem,) = Composer("network").compose(tree, Allocations()).loaded.problems
+    assert problem.line
+
+
+def test_what_is_wrong_in_one_object_does_not_hide_what_is_wrong_in_the_whole(tmp_path: Path) -> None:
+    text = GOOD.replace("10.6.0.21: vm1", "10.9.0.21: vm1").replace("gateway: public", "gatway: public")
+    text = text.replace(
+        "    two: {network: two,", "    more: {network: one, cidr: 172.16.1.0/25}\n    two: {network: two,"
+    )
+    composed = Composer("network").compose(loaded(tmp_path, text), Allocations())
+    assert [
+        (problem.line, problem.column, problem.message.split(" of ")[0]) for problem in composed.loaded.problems
+    ] == [
+        (12, 32, "172.16.1.0/25"),
+        (19, 29, "unknown key 'gatway'"),
+        (22, 5, "floating IP 10.9.0.21 is in no subnet"),
+    ]
+
+
 def test_a_node_that_the_model_does_not_know_is_refused_and_told_which_are_known(tmp_path: Path) -> None:
     tree = loaded(tmp_path, GOOD, "bridges: {br-mine: {}}\n", node="netwrok")
     (problem,) = Composer("netwrok").compose(tree, Allocations()).loaded.problems
