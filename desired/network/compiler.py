@@ -184,6 +184,7 @@ def _network_part(topology: Topology, around: Here, network: Network, vlan: int)
     def make() -> Iterator[Resource]:
         yield from flows.network(around, network, vlan)
         yield from dhcp.fragment(topology, network, around.name, vlan)
+        yield from hosts.routes(topology, network, around.name)
 
     def of_port(port: Port) -> Iterator[Resource]:
         yield from flows.port(around, network.spec, port, vlan)

@@ -13,7 +13,7 @@ from desired.kinds.service import ServiceSpec
 from desired.network import dnsmasq, metadata
 from desired.network.draft import made
 from desired.network.model import Owner
-from desired.network.plugs import first_gateways, moved_in, unadvertised
+from desired.network.plugs import first_gateways, isolated, moved_in, router_addresses, unadvertised
 from desired.network.topology import Network, Port, Topology
 from desired.network.units import file, path, unit
 from desired.resource import Resource
@@ -38,7 +38,7 @@ def fragment(topology: Topology, network: Network, node: str, vlan: int) -> Iter
     yield from _surroundings(network, port, name)
     yield from _dnsmasq(topology, network, port, name)
     if topology.options.metadata is not None and any(
-        subnet.spec.version == 4 and dnsmasq.isolated(network, subnet) for subnet in dnsmasq.served(network)
+        subnet.spec.version == 4 and isolated(network, subnet) for subnet in dnsmasq.served(network)
     ):
         address = AddressSpec(namespace=name, dev=device, address=f"{dnsmasq.METADATA}/32")
         yield made(address, network.origin)
@@ -49,7 +49,7 @@ def _surroundings(network: Network, port: Port, name: str) -> Iterator[Resource]
     """Addresses by nobody else, routes, and checksums that old clients of a virtual NIC insist on."""
     device = port.device_name("tap")
     yield made(unadvertised(name, device), network.origin)
-    for subnet, gateway in first_gateways(network, port):
+    for subnet, gateway in first_gateways(network, port, router_addresses(network)):
         to = "default" if subnet.spec.version == 4 else "::/0"
         route = RouteSpec(namespace=name, to=to, via=gateway, dev=device)
         yield made(route, subnet.origin)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from desired.network.model import Owner
-from desired.network.plugs import mtu_of
+from desired.network.plugs import isolated, mtu_of
 from desired.network.topology import Network, Port, Subnet, Topology
 from desired.network.units import STATE, path
 
@@ -26,15 +26,12 @@ def served(network: Network) -> tuple[Subnet, ...]:
     return tuple(subnet for subnet in network.subnets if subnet.spec.dhcp and subnet.spec.ipv6_mode != "slaac")
 
 
-def isolated(network: Network, subnet: Subnet) -> bool:
-    """Is there no router behind the subnet's gateway? Then metadata is served where its DHCP is."""
-    gateway = subnet.spec.gateway_ip
-    return gateway is None or not any(
-        address.ip == gateway
-        for port in network.ports
-        if port.owner is Owner.ROUTER_INTERFACE
-        for address in port.addresses
-    )
+def metadata_server(topology: Topology, network: Network, subnet: Subnet) -> str | None:
+    """The DHCP server's address through which the subnet's hosts reach metadata; None if not by a DHCP server."""
+    if topology.options.metadata is None or subnet.spec.version != 4:
+        return None
+    servers = _servers(network, subnet) if subnet in served(network) and isolated(network, subnet) else ()
+    return next(iter(servers), None)
 
 
 def configuration(topology: Topology, network: Network, device: str, name: str) -> list[str]:

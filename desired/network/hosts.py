@@ -7,12 +7,22 @@ tenant's network. Its namespace is called ``qvm-`` and the port's name, its devi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from desired.kinds.namespace import NamespaceSpec, RouteSpec
+from desired.network import dnsmasq
+from desired.network.bridges import PLUGGED
 from desired.network.draft import made
 from desired.network.model import Owner
-from desired.network.plugs import first_gateways, moved_in, mtu_of, plugged, subnet_of, unadvertised
+from desired.network.plugs import (
+    first_gateways,
+    moved_in,
+    mtu_of,
+    plugged,
+    router_addresses,
+    subnet_of,
+    unadvertised,
+)
 from desired.network.topology import Network, Port, Topology
 from desired.resource import Resource
 
@@ -41,12 +51,24 @@ def fragment(topology: Topology, network: Network, port: Port, vlan: int) -> Ite
         yield made(NamespaceSpec(), port.origin, name)
         yield made(unadvertised(name, DEVICE), port.origin)
         yield from moved_in(topology, port, device, vlan, name, dev=DEVICE)
-        yield from _routes(network, port, name)
 
 
-def _routes(network: Network, port: Port, name: str) -> Iterator[Resource]:
-    """What its DHCP server would tell it: the default route, and the routes of its subnets."""
-    for subnet, gateway in first_gateways(network, port):
+def routes(topology: Topology, network: Network, node: str) -> Iterator[Resource]:
+    """The routes of all virtual hosts of a network on a node: they depend on its routers and DHCP servers as well."""
+    mine = [p for p in network.ports if p.plug == "namespace" and p.node == node and p.owner in PLUGGED]
+    if mine:
+        routers = router_addresses(network)
+        servers = {each.id: dnsmasq.metadata_server(topology, network, each) for each in network.subnets}
+        for port in mine:
+            yield from _routes(network, port, routers, servers)
+
+
+def _routes(
+    network: Network, port: Port, routers: frozenset[str], servers: Mapping[str, str | None]
+) -> Iterator[Resource]:
+    """What its DHCP server would tell it: the default route, the routes of its subnets, and the way to metadata."""
+    name = namespace_of(port)
+    for subnet, gateway in first_gateways(network, port, routers):
         to = "default" if subnet.spec.version == 4 else "::/0"
         yield made(RouteSpec(namespace=name, to=to, via=gateway, dev=DEVICE), subnet.origin)
     seen: set[str] = set()
@@ -56,3 +78,7 @@ def _routes(network: Network, port: Port, name: str) -> Iterator[Resource]:
             if route.to not in seen and route.to not in {"0.0.0.0/0", "::/0"}:
                 seen.add(route.to)
                 yield made(RouteSpec(namespace=name, to=route.to, via=route.via, dev=DEVICE), port.origin)
+    server = next(filter(None, (servers.get(address.subnet) for address in port.addresses)), None)
+    to = f"{dnsmasq.METADATA}/32"
+    if server is not None and to not in seen:
+        yield made(RouteSpec(namespace=name, to=to, via=server, dev=DEVICE), port.origin)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from desired.kinds.namespace import AddressSpec, LinkSpec, SysctlSpec
 from desired.kinds.ovs import PortSpec
 from desired.network.draft import made
+from desired.network.model import Owner
 from desired.network.topology import Address, Network, Port, Subnet, Topology
 from desired.resource import Resource
 
@@ -80,14 +81,33 @@ def subnet_of(network: Network, address: Address) -> Subnet | None:
     return next((subnet for subnet in network.subnets if subnet.id == address.subnet), None)
 
 
-def first_gateways(network: Network, port: Port) -> Iterator[tuple[Subnet, str]]:
-    """For each IP version, the first of the port's subnets with a gateway (not itself), and that gateway's address."""
-    found: set[int] = set()
+def isolated(network: Network, subnet: Subnet) -> bool:
+    """Is there no router behind the subnet's gateway? Then metadata is served where its DHCP is."""
+    return subnet.spec.gateway_ip not in router_addresses(network)
+
+
+def router_addresses(network: Network) -> frozenset[str]:
+    """The addresses of the routers that serve the network."""
+    legs = (port for port in network.ports if port.owner is Owner.ROUTER_INTERFACE)
+    return frozenset(address.ip for port in legs for address in port.addresses)
+
+
+def first_gateways(network: Network, port: Port, routers: frozenset[str]) -> Iterator[tuple[Subnet, str]]:
+    """For each IP version, one of the port's subnets with a gateway (not itself), and that gateway's address.
+
+    The first whose gateway is one of the `routers` (their addresses); if there is none, the first.
+    """
     own = {address.ip for address in port.addresses}
+    choice: dict[int, tuple[Subnet, str]] = {}
+    routed: set[int] = set()
     for address in port.addresses:
         subnet = subnet_of(network, address)
         gateway = None if subnet is None else subnet.spec.gateway_ip
-        if subnet is None or gateway is None or gateway in own or subnet.spec.version in found:
+        if subnet is None or gateway is None or gateway in own or subnet.spec.version in routed:
             continue
-        found.add(subnet.spec.version)
-        yield subnet, gateway
+        if gateway in routers:
+            routed.add(subnet.spec.version)
+        elif subnet.spec.version in choice:
+            continue
+        choice[subnet.spec.version] = subnet, gateway
+    yield from choice.values()

@@ -12,7 +12,7 @@ from desired.kinds.namespace import AddressSpec, NamespaceSpec, RouteSpec, Sysct
 from desired.kinds.rules import FloatingIpSpec, RawRuleSpec, RedirectSpec, SnatSpec
 from desired.network import metadata, radvd
 from desired.network.draft import made
-from desired.network.plugs import first_gateways, moved_in, subnet_of
+from desired.network.plugs import first_gateways, moved_in, router_addresses, subnet_of
 from desired.network.topology import Port, Router, Topology
 from desired.resource import Resource
 
@@ -66,7 +66,7 @@ def _gateway(
 def _ways_out(topology: Topology, gateway: Port, name: str) -> Iterator[Resource]:
     """The default routes, and other subnets of the external network, which are on the same wire."""
     device, external = gateway.device_name("qg-"), topology.networks[gateway.network]
-    for subnet, via in first_gateways(external, gateway):
+    for subnet, via in first_gateways(external, gateway, router_addresses(external)):
         inside = ip_address(via) in ip_network(subnet.spec.cidr) or ip_address(via).is_link_local
         to = "default" if subnet.spec.version == 4 else "::/0"
         yield made(RouteSpec(namespace=name, to=to, via=via, dev=device, onlink=not inside), subnet.origin)

@@ -11,8 +11,7 @@ from ipaddress import ip_address, ip_network
 
 from desired.network import dnsmasq
 from desired.network.calling import own_namespace
-from desired.network.model import Owner
-from desired.network.topology import Address, Network, Port
+from desired.network.topology import Address, Network, Port, Topology
 from desired.network.trace.questions import Asking, AskInside, AskRoute, ask
 from desired.network.trace.scene import Scene
 from desired.network.trace.told import Diary, Evidence, Packet
@@ -73,7 +72,7 @@ def _as_told(scene: Scene, diary: Diary, port: Port, packet: Packet) -> tuple[Pa
     packet = replace(packet, source=packet.source or source.ip)
     if ip_address(packet.to) in ip_network(str(source), strict=False):
         return packet, packet.to
-    via, why = _next_hop(network, source, packet.to)
+    via, why = _next_hop(scene.topology, network, source, packet.to)
     if not via:
         diary.tell("does not leave", missing=(why,))
         return None
@@ -81,7 +80,7 @@ def _as_told(scene: Scene, diary: Diary, port: Port, packet: Packet) -> tuple[Pa
     return packet, via
 
 
-def _next_hop(network: Network, source: Address, to: str) -> tuple[str, str]:
+def _next_hop(topology: Topology, network: Network, source: Address, to: str) -> tuple[str, str]:
     """By what its DHCP server tells an instance: the next hop and why, or '' and why there is none."""
     subnet = next((each for each in network.subnets if each.id == source.subnet), None)
     if subnet is None:
@@ -90,10 +89,9 @@ def _next_hop(network: Network, source: Address, to: str) -> tuple[str, str]:
     if told:
         best = max(told, key=lambda route: ip_network(route.to).prefixlen)
         return best.via, f"host route {best.to} of subnet {subnet.name} says {best.via} ({subnet.origin})"
-    if to == dnsmasq.METADATA and subnet in dnsmasq.served(network) and dnsmasq.isolated(network, subnet):
-        server = next((port for port in network.ports if port.owner is Owner.DHCP and port.addresses), None)
-        if server is not None:
-            return server.addresses[0].ip, f"its DHCP server {server.addresses[0].ip} serves metadata"
+    server = dnsmasq.metadata_server(topology, network, subnet) if to == dnsmasq.METADATA else None
+    if server is not None:
+        return server, f"its DHCP server {server} serves metadata"
     gateway = subnet.spec.gateway_ip
     if gateway is None:
         return "", f"subnet {subnet.name} ({subnet.spec.cidr}) has no gateway ({subnet.origin})"

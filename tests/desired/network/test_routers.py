@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,9 @@ from desired.kinds.file import FileSpec
 from desired.kinds.namespace import AddressSpec, RouteSpec
 from desired.kinds.rules import RuleSpec
 from desired.kinds.service import ServiceSpec
-from desired.network import hosts, metadata, routers
+from desired.network import hosts, metadata, plugs, routers
 from desired.network.model import Gateway
-from desired.network.topology import Address, FloatingIp, Topology
+from desired.network.topology import Address, FloatingIp, Network, Port, Topology
 from desired.resource import Resource
 from tests.desired.network import hand
 from tests.desired.network.hand import NODE, ONE, OUTSIDE, OUTSIDE_V4, ROUTER, VLANS, named
@@ -184,7 +185,8 @@ def test_an_upstream_on_the_network_is_reached_from_the_host() -> None:
 
 def test_a_virtual_host_has_its_port_as_eth0_and_the_routes_of_its_subnet() -> None:
     model = hand.topology()
-    resources = named(hosts.fragment(model, model.networks[ONE], hand.HOST, 1))
+    one = model.networks[ONE]
+    resources = named([*hosts.fragment(model, one, hand.HOST, 1), *hosts.routes(model, one, NODE)])
     assert resources.keys() == {
         "port/tap00000103-00",
         "namespace/qvm-web",
@@ -195,6 +197,41 @@ def test_a_virtual_host_has_its_port_as_eth0_and_the_routes_of_its_subnet() -> N
         "route/qvm-web/10.9.0.0/16",
     }
     assert {resource.origin for resource in resources.values()} >= {hand.HOST.origin}
+
+
+def ways(resources: Iterable[Resource]) -> dict[str, str | None]:
+    """Next hops by destination."""
+    return {spec.to: spec.via for spec in (each.spec for each in resources) if isinstance(spec, RouteSpec)}
+
+
+def test_a_virtual_host_reaches_metadata_through_its_dhcp_server_where_no_router_is() -> None:
+    model = hand.topology()
+    two = hand.network(
+        hand.TWO, "two", model.networks[hand.TWO].subnets, (hand.DHCP_TWO, replace(hand.LONELY, plug="namespace")), 20,
+        type="gre", segmentation_id=999,
+    )  # fmt: skip
+    assert ways(hosts.routes(model, two, NODE)) == {"default": "169.254.1.1", "169.254.169.254/32": "169.254.1.2"}
+    unserved = replace(two, ports=tuple(port for port in two.ports if port != hand.DHCP_TWO))
+    for quiet, network in ((hand.topology(metadata=None), two), (model, unserved)):
+        assert ways(hosts.routes(quiet, network, NODE)) == {"default": "169.254.1.1"}
+    assert ways(hosts.routes(model, two, "elsewhere")) == {}
+
+
+def test_the_default_route_leads_to_the_subnet_that_has_a_router() -> None:
+    """Else answers to what comes from behind the router would leave to a gateway that nobody is."""
+
+    def first(network: Network, port: Port) -> str:
+        return next(via for _, via in plugs.first_gateways(network, port, plugs.router_addresses(network)))
+
+    model = hand.topology()
+    one, other = model.networks[ONE], Address("10.0.0.2", 24, hand.identity(0x90))
+    alone = hand.subnet(hand.identity(0x90), "alone", "10.0.0.0/24", 13)
+    network = replace(one, subnets=(alone, *one.subnets))
+    for port in (hand.DHCP_ONE, hand.HOST):
+        both = replace(port, addresses=(other, *port.addresses))
+        assert first(network, both) == "172.16.1.1"
+        unrouted = replace(network, ports=tuple(each for each in network.ports if each.device != hand.ROUTER))
+        assert first(unrouted, both) == "10.0.0.1"
 
 
 def test_other_ports_are_plugged_bare_or_by_others() -> None:

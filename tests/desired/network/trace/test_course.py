@@ -12,6 +12,7 @@ from desired.kinds.ovs import PortSpec
 from desired.network.allocations import Allocations
 from desired.network.build import build
 from desired.network.compiler import compile_node
+from desired.network.model import MetadataSettings
 from desired.network.trace.course import Asked, NotHereError, trace
 from desired.network.trace.questions import (
     AskFlows,
@@ -175,8 +176,12 @@ def test_a_gateway_outside_that_does_not_answer_is_named() -> None:
 
 
 def test_metadata_of_a_network_without_a_router_is_at_its_dhcp_server() -> None:
-    found = World(node="compute").trace("vm2", "169.254.169.254", protocol="tcp", port=80)
-    assert any("its DHCP server 169.254.1.2 serves metadata" in hop.sentence for hop in found.hops)
+    world, told = World(node="compute"), "its DHCP server 169.254.1.2 serves metadata"
+    for settings, served in ((MetadataSettings(upstream="/run/metadata"), True), (None, False)):
+        options = TOPOLOGY.options.model_copy(update={"metadata": settings})
+        world.names = Names(replace(TOPOLOGY, options=options), world.names.vlans, world.node)
+        found = world.trace("vm2", "169.254.169.254", protocol="tcp", port=80)
+        assert any(told in hop.sentence for hop in found.hops) is served
 
 
 def test_a_port_without_an_address_of_that_version_does_not_send() -> None:
