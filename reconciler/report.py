@@ -54,7 +54,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Deletes that wait for `reconcile approve`."""
+    """Deletes that wait for `reconcile approve`. Of those `wanted`, `recent` were done in the last ten minutes."""
 
     revision: str
     kind: str
@@ -62,6 +62,7 @@ class Budget:
     allowed: int
     owned: int
     resources: tuple[str, ...] = ()
+    recent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from controllers.drivers.iptables.rules import KERNEL_CHAINS, OWN_PREFIX, ChainKey, Held
@@ -220,7 +220,12 @@ def _unwanted_chain(draft: _Draft, key: ChainKey, rules: Sequence[Held]) -> None
     if not rules:
         rid = ResourceId("rule", f"{draft.observed.namespace}/chain {key}")
         why = "chain of ours for which nothing is declared"
-        draft.drops.append(Change(rid, Verb.DELETE, DropChain(key), why, str(key), "", prune=True))
+        draft.drops.append(_with_its_rules(Change(rid, Verb.DELETE, DropChain(key), why, str(key), "", prune=True)))
+
+
+def _with_its_rules(change: Change) -> Change:
+    """A chain, or the jump to it: it was made for the rules in it, and these count when they are deleted."""
+    return replace(change, inside=ResourceId("rule", "those of its chain"))
 
 
 def _stray(draft: _Draft, key: ChainKey, rule: Held) -> None:
@@ -255,7 +260,8 @@ def _kernel_chain(draft: _Draft, key: ChainKey, jumps: Sequence[Jump]) -> None:
             rid = ResourceId("rule", f"{observed.namespace}/jump from {key}")
             why = "jump of ours for which nothing is declared"
             action = Drop(key, rule.mark, rule.form)
-            draft.drops.append(Change(rid, Verb.DELETE, action, why, f"in {key}", "", prune=True))
+            change = Change(rid, Verb.DELETE, action, why, f"in {key}", "", prune=True)
+            draft.drops.append(_with_its_rules(change))
 
 
 def jump_problem(jump: Jump, rules: Sequence[Held]) -> str:
@@ -302,10 +308,10 @@ def _looked_at(observed: Observed, changes: Sequence[Change]) -> Iterator[Resour
 
 
 def _owned(observed: Observed) -> dict[str, int]:
+    """What is declared makes one or more rules; it is counted once."""
     if observed.spots is not None:
         return {}
-    counts: Counter[str] = Counter()
-    for key, rules in observed.held.items():
-        if key.chain.startswith(OWN_PREFIX):
-            counts.update(rule.label.partition("/")[0] or "rule" for rule in rules if rule.mark)
-    return dict(counts)
+    own = [(key, rules) for key, rules in observed.held.items() if key.chain.startswith(OWN_PREFIX)]
+    names = {rule.label for _, rules in own for rule in rules if rule.mark and "/" in rule.label}
+    nameless = {(key, rule.mark) for key, rules in own for rule in rules if rule.mark and "/" not in rule.label}
+    return dict(Counter([name.partition("/")[0] for name in names] + ["rule"] * len(nameless)))

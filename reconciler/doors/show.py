@@ -168,8 +168,10 @@ def problem_lines(problems: Iterable[Problem]) -> Lines:
 
 def budget_lines(budgets: Sequence[Budget]) -> Lines:
     for budget in budgets:
-        wanted = words.count(budget.wanted, budget.kind)
+        wanted = words.count(budget.wanted - budget.recent, budget.kind)
         allowed = f"revision {budget.revision} may delete {budget.allowed} of the {budget.owned} we own"
+        if budget.recent:
+            allowed += f", and {budget.recent} were deleted a short while ago"
         advice = f"'reconcile approve {budget.revision}' lets them through"
         yield Line(f"deletes of {wanted} wait: {allowed}; {advice}", "yellow")
         for resource in budget.resources[:SHOWN]:

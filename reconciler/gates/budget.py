@@ -18,15 +18,18 @@ from reconciler.report import Budget as BudgetReport
 
 
 def counted(changes: Iterable[Change]) -> dict[str, list[ResourceId]]:
-    """The deletes of one group that count, by kind: prunes, without contained things and replacements."""
-    deletes: dict[str, list[ResourceId]] = {}
+    """The deletes of one group that count, by kind: prunes, without contained things and replacements.
+
+    What is deleted by several changes (a floating IP is three rules) counts once.
+    """
+    deletes: dict[str, dict[ResourceId, None]] = {}
     creates: Counter[str] = Counter()
     for change in changes:
         if change.prune and change.inside is None:
-            deletes.setdefault(change.resource.kind, []).append(change.resource)
+            deletes.setdefault(change.resource.kind, {})[change.resource] = None
         elif change.verb is Verb.CREATE:
             creates[change.resource.kind] += 1
-    return {kind: rids[creates[kind] :] for kind, rids in deletes.items() if len(rids) > creates[kind]}
+    return {kind: list(rids)[creates[kind] :] for kind, rids in deletes.items() if len(rids) > creates[kind]}
 
 
 def removed(old: Resources, new: Resources, differing: Iterable[ResourceId] | None = None) -> dict[str, int]:
@@ -136,8 +139,8 @@ class Budget:
         for change in changes:
             kind = change.resource.kind
             if change.verb is Verb.DELETE:
+                owned[kind] -= change.prune and change.resource not in gone
                 gone.add(change.resource)
-                owned[kind] -= change.prune
             elif change.verb is Verb.CREATE:
                 owned[kind] += new is None or change.resource in new
         wants = {kind: [rid for rid in rids if rid not in gone] for kind, rids in known.wants.items()}
@@ -161,9 +164,11 @@ class Budget:
             here = max(0, len(resources) - self._exchanged.get(kind, 0))
             wanted = max(here, self._announced.get(kind, 0) - recent) + recent
             owned = sum(scope.owned.get(kind, 0) for scope in self._scopes.values()) + recent
+            owned = max(owned, wanted)  # what was announced may be where nobody has counted yet
             allowed = max(self._minimum, int(owned * self._share))
             if wanted > allowed:
-                over.append(BudgetReport(revision, kind, wanted, allowed, owned, tuple(map(str, resources[:50]))))
+                some = tuple(map(str, resources[:50]))
+                over.append(BudgetReport(revision, kind, wanted, allowed, owned, some, recent))
         return over
 
     def active(self, ctx: Context) -> bool:
@@ -176,8 +181,9 @@ class Budget:
         if not change.prune or not self._over:
             return None
         worst = self._over[0]
+        done = f" ({worst.recent} were done a short while ago)" if worst.recent else ""
         reason = (
-            f"{worst.wanted} deletes of kind {worst.kind}, {worst.allowed} of {worst.owned} are allowed;"
+            f"{worst.wanted} deletes of kind {worst.kind}, {worst.allowed} of {worst.owned} are allowed{done};"
             f" 'reconcile approve {ctx.view.revision}' lets them through"
         )
         freed = self._spent[0][0] + self._window if self._spent else None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from desired.resource import Resource, ResourceId
 from desired.snapshot import Snapshot
-from reconciler.contract import Change, Group, Outcome, Plan, Verb, View
+from reconciler.contract import Change, Group, Outcome, Plan, Scope, Verb, View
 from reconciler.gates.backoff import JITTER, Backoff
 from reconciler.gates.base import Context
 from reconciler.gates.budget import Budget, counted, removed
@@ -303,6 +303,20 @@ async def test_over_the_budget_every_delete_of_the_revision_waits_and_repairs_go
         assert gates == {"budget"}
         (report,) = lab.engine.gates.budget.report(lab.engine.book.snapshot.revision, 0.0)
         assert (report.kind, report.wanted, report.allowed, report.owned) == ("thing", 21, 12, 48)
+
+
+def test_what_was_deleted_a_short_while_ago_is_told_apart_and_nobody_loses_more_than_is_owned() -> None:
+    gate = Budget(minimum=3, share=0.25, window=600.0)
+    scope, things = Scope("things", "here"), [ResourceId("thing", name) for name in "abcde"]
+    deletes = [Change(rid, Verb.DELETE, None, "no longer declared", prune=True) for rid in things for _ in "xy"]
+    gate.plan(scope, Plan((Group(tuple(deletes), divisible=True),), owned={"thing": 5}))
+    gate.spent(deletes[:4], 10.0)
+    gate.acted(scope, deletes[:4], new=None)
+    (report,) = gate.report("r1", 20.0)
+    assert (report.wanted, report.recent, report.owned, report.allowed) == (5, 2, 5, 3)
+    gate.announce({"thing": 9}, {}, [scope])
+    (report,) = gate.report("r1", 20.0)
+    assert report.wanted == report.owned == 9
 
 
 async def test_what_is_looked_at_first_waits_for_what_the_others_lose() -> None:

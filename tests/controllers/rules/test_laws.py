@@ -16,6 +16,7 @@ from controllers.rules.state import Drop, Jump, Observed, Want, Wanted
 from controllers.rules.wanted import jump_mark
 from desired.resource import ResourceId
 from reconciler.contract import Scope, View
+from reconciler.gates.budget import counted
 
 KERNEL = ChainKey(Family.IPV4, "nat", "PREROUTING")
 OWN = KERNEL._replace(chain="reconciler-PREROUTING")
@@ -176,6 +177,20 @@ def test_only_what_is_not_declared_is_a_deletion_and_only_what_is_ours_is_a_prun
         if isinstance(change.action, Drop):
             assert change.action.mark not in marks
             assert change.prune == bool(change.action.mark)
+
+
+@given(declared, own_rules, kernel_rules)
+def test_no_more_is_counted_as_deleted_than_as_owned(marks, own, kernel):
+    """Neither the jump nor the chain counts, and what makes several rules (here: is there twice) counts once."""
+    held = world(own, [*kernel, JUMP])
+    found = diff(View(Scope("rules", "q1"), {}, "r1"), Observed("q1", held, wanted(marks)))
+    for group in found.groups:
+        deleted = counted(change for change in group.changes if change.prune)
+        assert {kind: len(rids) for kind, rids in deleted.items() if len(rids) > found.owned.get(kind, 0)} == {}
+    if not marks:
+        ours = {rule.mark for rule in own or () if rule.mark}
+        assert found.owned.get("rule", 0) == len(ours)
+        assert sum(len(rids) for group in found.groups for rids in counted(group.changes).values()) == len(ours)
 
 
 @given(st.lists(st.integers(), unique=True, max_size=12))
