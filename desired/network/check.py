@@ -221,6 +221,9 @@ def _ports(index: _Index) -> Iterator[Fault]:
         spec = _spec(resource, NeutronPortSpec)
         yield from index.missing(resource, NetworkSpec, spec.network, ".network")
         yield from index.missing(resource, NodeSpec, spec.node, ".node")
+        if spec.plug != "held" and spec.node is None:
+            message = f"plug {spec.plug} needs node: where we make the port"
+            yield Fault(resource, message, ".plug", "add node: NAME, or leave plug out")
         network = index.find(NetworkSpec, spec.network)
         if network is None:
             continue

@@ -70,6 +70,7 @@ def conflicts(world: World) -> Iterator[Finding]:
     for members in world.subnets.values():
         for subnet in members:
             yield from _too_small(world, subnet)
+        yield from _host_routes(world, members)
 
 
 # -- who has an address -------------------------------------------------------------------------------------------
@@ -190,6 +191,20 @@ def _next_hops(world: World, router: Resource) -> Iterator[Finding]:
         if not any(ip_address(route.via) in ip_network(cidr) for cidr in near):
             hint = f"it is on {', '.join(near)}" if near else "give it an interface"
             yield router, f"{route.via} is on no subnet of this router", f".routes[{number}].via", hint
+
+
+def _host_routes(world: World, members: list[Resource]) -> Iterator[Finding]:
+    """The next hop of a host route is on the wire of the network, or no host takes the route."""
+    cidrs = [_subnet(each).cidr for each in members]
+    for subnet in members:
+        network = world.find(NetworkSpec, _subnet(subnet).network)
+        if network is None or world.more(SubnetSpec, network.id.name):
+            continue
+        for number, route in enumerate(_subnet(subnet).host_routes):
+            via = ip_address(route.via)
+            if not via.is_link_local and not any(via in ip_network(cidr) for cidr in cidrs):
+                message = f"{route.via} is in no subnet of network {network.id.name!r}, so no host can reach it"
+                yield subnet, message, f".host_routes[{number}].via", f"it is {', '.join(cidrs)}"
 
 
 def _bridges(world: World, node: Resource) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -50,7 +51,7 @@ def _cidr(text: str) -> str:
 
 Id = Annotated[str, AfterValidator(_uuid), Must("an id like 6f1c3b5a-9e40-4a52-8c1d-0b7e5a91d301")]
 Cidr = Annotated[str, AfterValidator(_cidr), Must("a subnet like 10.0.0.0/24")]
-Name = Annotated[OneLine, Field(min_length=1)]
+Name = Annotated[OneLine, Field(min_length=1), Must("a name")]
 Role = Literal["controller", "network", "compute"]
 
 
@@ -224,6 +225,14 @@ class SubnetSpec(ObjectSpec):
             for address in addresses:
                 if ip_address(address).version != network.version:
                     raise ValueError(f"{field}: {address} is not IPv{network.version}, as {self.cidr} is")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_apart(self) -> Self:
+        for one, other in pairwise(sorted(self.allocation_pools, key=lambda pool: int(ip_address(pool.start)))):
+            if int(ip_address(other.start)) <= int(ip_address(one.end)):
+                ends = f"{one.start} to {one.end} and {other.start} to {other.end}"
+                raise ValueError(f"allocation_pools: {ends} share addresses")
         return self
 
     @property

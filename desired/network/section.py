@@ -37,6 +37,15 @@ _PARTS: dict[str, type[Spec]] = {
     "floating_ips": NeutronFloatingIpSpec,
 }
 _FLOATING = "floating_ips"
+_EXAMPLES = {
+    "options": "{layout: multi-table}",
+    "nodes": "{net1: {roles: [network], tunnel_ip: 10.10.10.11}}",
+    "networks": "{one: {type: gre, segmentation_id: 1}}",
+    "subnets": "{one: {network: one, cidr: 10.0.0.0/24}}",
+    "ports": "{vm1: {network: one, node: net1, fixed_ips: [10.0.0.5]}}",
+    "routers": "{r1: {interfaces: [one], gateway: public}}",
+    "floating_ips": "{203.0.113.9: vm1}",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +57,7 @@ class ModelSection(Section):
         for part, (key, body) in walker.mapping(node, self.name, hint=self.hint).items():
             path = f"{self.name}.{part}"
             if part == "options":
-                yield Entry(OptionsSpec, key, path, OPTIONS.name, body=body, hint=self.hint)
+                yield Entry(OptionsSpec, key, path, OPTIONS.name, body=body, hint=_like(part))
             elif part in _PARTS:
                 yield from self._part(walker, part, body, path)
             else:
@@ -56,17 +65,17 @@ class ModelSection(Section):
                 walker.problems.add(f"unknown key {part!r}", key, path=path, hint=hint)
 
     def _part(self, walker: Walker, part: str, node: Node, path: str) -> Iterator[Entry]:
-        spec = _PARTS[part]
-        for name, (key, body) in walker.mapping(node, path, hint=self.hint).items():
+        spec, hint = _PARTS[part], _like(part)
+        for name, (key, body) in walker.mapping(node, path, hint=hint).items():
             at = f"{path}.{name}"
-            if not name_ok(walker, IpAddress if part == _FLOATING else Name, key, at):
+            if not name_ok(walker, IpAddress if part == _FLOATING else Name, key, at, hint):
                 continue
             if part != _FLOATING:
-                yield Entry(spec, key, at, name, body=body, hint=self.hint)
+                yield Entry(spec, key, at, name, body=body, hint=hint)
             elif isinstance(body, Scalar) and not body.null:
                 yield Entry(spec, key, at, name, given={"floating": key, "port": body})
             else:
-                yield Entry(spec, key, at, name, given={"floating": key}, body=body, hint=self.hint)
+                yield Entry(spec, key, at, name, given={"floating": key}, body=body, hint=hint)
 
     def resource_name(self, entry: Entry, spec: Spec) -> str:
         return spec.floating if isinstance(spec, NeutronFloatingIpSpec) else entry.name
@@ -99,6 +108,10 @@ class ModelSection(Section):
                 yield f"    {quoted(resource.id.name)}:", resource.origin
                 for line in body_of(resource.spec, frozenset({"floating"})):
                     yield f"      {line}", None
+
+
+def _like(part: str) -> str:
+    return f"like {part}: {_EXAMPLES[part]}"
 
 
 MODEL = ModelSection(

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from sys import intern
 from types import UnionType
@@ -37,6 +39,7 @@ class Entry:
 
 
 Model = TypeVar("Model", bound=BaseModel)
+_WORD = re.compile(r"\w+")
 
 Places = Mapping[str, tuple[int, int]]
 """Line and column of each field of an entry, by the place in it, as in ``.fixed_ips[0]``."""
@@ -70,7 +73,7 @@ def check(walker: Walker, model: type[Model], entry: Entry, defaults: Mapping[st
     for name, scalar in entry.given.items():
         number = _number(model, name, scalar)
         data[name] = scalar.text if number is None else number
-    complete = True
+    complete, meant = True, set[str]()
     if entry.body is not None:
         body = walker.mapping(entry.body, entry.path, hint=entry.hint)
         complete = isinstance(entry.body, MapNode) or (isinstance(entry.body, Scalar) and entry.body.null)
@@ -82,6 +85,7 @@ def check(walker: Walker, model: type[Model], entry: Entry, defaults: Mapping[st
             else:
                 _unknown(walker, model, entry, key)
                 complete = False
+                meant.update(get_close_matches(key.text.lower(), model.model_fields, n=1))
     for name, text in defaults.items():
         data.setdefault(name, text)
     try:
@@ -89,6 +93,8 @@ def check(walker: Walker, model: type[Model], entry: Entry, defaults: Mapping[st
     except ValidationError as error:
         if complete or entry.body is None or isinstance(entry.body, MapNode):
             for complaint in complaints(model, data, error):
+                if not complaint.loc and meant & set(_WORD.findall(complaint.message)):
+                    continue  # it is there under a misspelt name, and that is told
                 _report(walker, entry, nodes, complaint)
         return None
     return checked if complete else None

@@ -66,6 +66,10 @@ class Problems:
         self.add(message, at, hint=hint)
         self._spoilt.add((at.line, at.column))
 
+    def spoilt(self, at: Place) -> bool:
+        """Whether what stands there cannot be read at all, which is told."""
+        return (at.line, at.column) in self._spoilt
+
     def all(self) -> tuple[Problem, ...]:
         """In the order of the file."""
         return tuple(sorted(self._found.values(), key=lambda problem: (problem.line, problem.column)))
@@ -79,6 +83,7 @@ def _visible(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the nearest known word, or an empty text when none is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
+    """Return ``did you mean 'x'?`` for the nearest known word in any case, or an empty text when none is near."""
+    written = {each.lower(): each for each in known}
+    near = get_close_matches(word.lower(), list(written), n=1, cutoff=0.6)
+    return f"did you mean {written[near[0]]!r}?" if near else ""

@@ -150,7 +150,8 @@ class _Reader:
         file = self._problems.file
         for entry in section.entries(self._walker, node):
             hiding = self._problems.hiding
-            spec = check(self._walker, entry.spec, entry, defaults)
+            told = entry.body is not None and self._problems.spoilt(entry.body)
+            spec = None if told else check(self._walker, entry.spec, entry, defaults)
             if spec is None:
                 self._problems.hiding = hiding  # it hides itself, and that is known by its name
                 unread[ResourceId(entry.spec.kind, entry.name)] = _plainly(entry)

@@ -252,13 +252,14 @@ def _are(count: int) -> str:
     return "is one" if count == 1 else f"are {count}"
 
 
-def name_ok(walker: Walker, name_type: Any, node: Scalar, path: str) -> bool:
+def name_ok(walker: Walker, name_type: Any, node: Scalar, path: str, hint: str = "") -> bool:
     """Check a name against its annotated type; False after adding a problem."""
     try:
         _adapter(name_type).validate_python(node.text)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            walker.problems.add(str(detail.get("ctx", {}).get("error", detail["msg"])), node, path=path)
+            empty = "a name must not be empty" if detail["type"] in {"too_short", "string_too_short"} else detail["msg"]
+            walker.problems.add(str(detail.get("ctx", {}).get("error", empty)), node, path=path, hint=hint)
         return False
     return True
 

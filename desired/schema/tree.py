@@ -91,7 +91,7 @@ def load_tree(
     ]
     declared = [one for document in applying for one in document.declared]
     if not declared and complete and not (applying and problems):
-        problems.append(_nothing(path, node, roles, contents))
+        problems.append(_nothing(path, node, roles, contents, applying=bool(applying)))
     unread = {rid: texts for document in applying for rid, texts in document.unread.items()}
     problems += _clashes(declared, unread)
     resources = tuple(sorted((one.resource for one in declared), key=lambda resource: resource.id))
@@ -102,12 +102,16 @@ def load_tree(
     return Loaded(resources, tuple(problems), warnings, len(contents), digest.hexdigest(), unread, hiding, places)
 
 
-def _nothing(path: str | Path, node: str, roles: frozenset[str], contents: Sequence[FileContent]) -> Problem:
+def _nothing(
+    path: str | Path, node: str, roles: frozenset[str], contents: Sequence[FileContent], *, applying: bool
+) -> Problem:
     refused = f"nothing would be declared for node {node}; refused"
     if not contents:
         return Problem(f"no YAML file here: {refused}", str(path), hint="put files ending in .yaml here")
     if not any(content.documents for content in contents):
         return Problem(f"only empty documents: {refused}", str(path))
+    if applying:
+        return Problem(f"the sections of all documents that apply to this node are empty: {refused}", str(path))
     has = f"has the roles {', '.join(sorted(roles))}" if roles else "has no roles"
     message = f"no document that applies to this node declares anything: {refused}"
     return Problem(message, str(path), hint=f"look at the documents' apply_to; node {node} {has}")

@@ -78,6 +78,8 @@ def test_what_refers_to_something_that_is_gone_dangles(tmp_path: Path, gone: str
          "cidr: '10.1.0.1/24' is an address in a subnet, not the subnet; right would be 10.1.0.0/24"),
         ('{cidr: "fd00::/80", ipv6_mode: slaac}',
          "ipv6_mode slaac needs a /64, in which hosts choose addresses; not fd00::/80"),
+        ("{cidr: 10.1.0.0/24, allocation_pools: [{start: 10.1.0.9, end: 10.1.0.20}, {start: 10.1.0.2, end: 10.1.0.9}]}",
+         "allocation_pools: 10.1.0.2 to 10.1.0.9 and 10.1.0.9 to 10.1.0.20 share addresses"),
         ('{cidr: 10.1.0.0/24, dns: ["fd00::53"]}', "dns: fd00::53 is not IPv4, as 10.1.0.0/24 is"),
         ("{cidr: 10.1.0.0/24, host_routes: [{to: 10.2.0.0/16, via: 'fe80::1'}]}",
          "host_routes[0]: to and via must both be IPv4 or both IPv6, not 10.2.0.0/16 via fe80::1"),
@@ -95,6 +97,26 @@ def test_a_wrong_entry_is_one_mistake_and_not_also_a_missing_one(tmp_path: Path)
     (tmp_path / "model.yaml").write_text("model: {nodes: {n: {roles: [netwrok]}}}\n")
     loaded = load_tree(tmp_path, node="n", roles=frozenset(), sections=SECTIONS)
     assert [problem.path for problem in loaded.problems] == ["model.nodes.n.roles[0]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("{networks: {n: {type: gre, segmentation_ID: 1}}}", "unknown key 'segmentation_ID'",
+         "did you mean 'segmentation_id'?"),
+        ("{ports: {vm: *nowhere}}", "*nowhere names nothing: there is no &nowhere above it in this document", ""),
+        ("{ports: {'': {network: n}}}", "a name must not be empty",
+         "like ports: {vm1: {network: one, node: net1, fixed_ips: [10.0.0.5]}}"),
+        ("{floating_ips: [vm]}", "must be a mapping, not a list", "like floating_ips: {203.0.113.9: vm1}"),
+        ("{ports: {vm: }, networks: }", "network is missing", "add network: a name"),
+        ("{Networks: {}}", "unknown key 'Networks'", "did you mean 'networks'?"),
+    ],
+)  # fmt: skip
+def test_one_mistake_is_said_once_and_in_plain_words(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    (tmp_path / "model.yaml").write_text(f"model: {text}\n")
+    found = [(problem.message, problem.hint) for problem in tree(tmp_path).problems]
+    assert (said, hint) in found
+    assert len(found) == 1
 
 
 def test_a_port_of_the_router_itself_may_have_the_routers_address(tmp_path: Path) -> None:
