@@ -1,4 +1,4 @@
-"""A defect in composing ends nothing: once more from nothing, then the last state stays and says so."""
+"""What becomes of a state that cannot be made: the last one stays in force and says so."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from desired.network.compose import Composed, Composer
-from desired.schema import Loaded
+from desired.network.model import NetworkSpec
+from desired.schema import Loaded, Problem
 from reconciler.cluster import Cluster
 from reconciler.contract import Outcome
 from reconciler.intake import Intake
+from tests.desired.network.support import of
 from tests.reconciler.fakes import Lab, thing
 
 pytestmark = pytest.mark.looptime
@@ -57,3 +59,17 @@ async def test_a_defect_in_composing_leaves_the_last_state_in_force(
             await lab.settle(1.0)
             assert lab.things() == {"a": "v", "b": "v"}
             assert lab.engine.statuses.outcome() is Outcome.CONVERGED
+
+
+async def test_while_the_yaml_is_wrong_the_model_in_force_is_the_last_good_one() -> None:
+    """`explain` and `trace` answer from it, and what it made is still on the node."""
+    lab, network = Lab(), of(NetworkSpec, "one", type="local")
+    cluster = Cluster("n1", Intake(lab.engine, "files", 2.0, lambda _: None), lambda _: (), lambda _: None)
+    async with lab.running():
+        cluster.take_files(Loaded((thing("a"), network), digest="1"))
+        assert await cluster.compose()
+        good = cluster.model
+        assert network.id in good.objects
+        cluster.take_files(Loaded((thing("a"),), problems=(Problem("a mistake"),), digest="2"))
+        assert await cluster.compose()
+        assert cluster.model is good
