@@ -1,8 +1,9 @@
 """Running ovs-ofctl against a socket of ours, where we play the switch and keep the changes it sends.
 
-Nothing here touches a real switch: ovs-ofctl is told to speak to a socket in a private directory. It asks that switch
-for its ports (to resolve names), its tables, and then fills and commits a bundle. Texts go in by standard input, from
-an anonymous file, so that none can become an option or a command. `compiler` says what the changes mean.
+Nothing here touches a real switch: ovs-ofctl is told to speak to a socket that it inherits, and that has no name. It
+asks that switch for its ports (to resolve names), its tables, and then fills and commits a bundle. Texts go in by
+standard input, from an anonymous file, so that none can become an option or a command. `compiler` says what the changes
+mean.
 
 Most of what a run takes is the program's start (4 of 5 ms). A session that is kept may have one started ahead, which
 has asked for the ports and waits for its input (`prepare`); it ends by itself when that is closed, and so with this
@@ -20,9 +21,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from controllers.drivers.openflow import codec
@@ -125,8 +125,9 @@ class _Served(asyncio.Protocol):
 class Ofctl:
     """ovs-ofctl, told to speak to `self.switch`. Make one with `session`."""
 
-    def __init__(self, directory: Path, timeout: float) -> None:
-        self.socket = directory / "s"
+    def __init__(self, socket: int, timeout: float) -> None:
+        """`socket` is a descriptor of the socket's file, which has no name any more: each run inherits it."""
+        self._socket = socket
         self.switch = FakeSwitch({})
         self._timeout = timeout
         self._prepared: _Prepared | None = None
@@ -135,26 +136,24 @@ class Ofctl:
     @classmethod
     @contextlib.asynccontextmanager
     async def session(cls, timeout: float) -> AsyncIterator[Ofctl]:
-        """A private directory with the socket in it, for any number of runs one after the other."""
-        with tempfile.TemporaryDirectory(prefix="reconciler-of-") as directory:  # made with mode 0700
-            ofctl = cls(Path(directory), timeout)
-            loop = asyncio.get_running_loop()
-            try:
-                server = await loop.create_unix_server(lambda: _Served(ofctl.switch), str(ofctl.socket))
-            except OSError as error:
-                raise DriverError(f"cannot listen on {ofctl.socket} for ovs-ofctl: {error}; trying again") from error
-            try:
-                yield ofctl
-            finally:
-                server.close()
-                ofctl.forget()
+        """A socket of its own, for any number of runs one after the other."""
+        switch_of: list[Ofctl] = []
+        server, descriptor = await _listen(lambda: _Served(switch_of[0].switch))
+        ofctl = cls(descriptor, timeout)
+        switch_of.append(ofctl)
+        try:
+            yield ofctl
+        finally:
+            server.close()
+            ofctl.forget()
+            os.close(descriptor)
 
     def prepare(self, ports: Mapping[str, int]) -> None:
         """Start an ovs-ofctl that waits for flows. One that cannot be started is missed by nobody: `run` says why."""
         if self._prepared is None and len(ports) <= _PORTS_PER_MESSAGE:
             self.switch = FakeSwitch(ports)
             with contextlib.suppress(OSError, DriverError):
-                self._prepared = _Prepared.start(self._argv(_FLOWS), dict(ports), self.switch)
+                self._prepared = _Prepared.start(self._argv(_FLOWS), self._socket, dict(ports), self.switch)
 
     def forget(self) -> None:
         """The session is over: end the one that waits."""
@@ -170,7 +169,7 @@ class Ofctl:
             raise DriverError("cannot run ovs-ofctl to compile flows: it is not installed (Debian: openvswitch-common)")
         command, *operands = arguments
         options = ("--bundle",) if bundle else ()
-        return [program, *options, "-O", "OpenFlow14", command, f"unix:{self.socket}", *operands]
+        return [program, *options, "-O", "OpenFlow14", command, f"unix:/proc/self/fd/{self._socket}", *operands]
 
     async def run(
         self, ports: Mapping[str, int], arguments: Sequence[str], lines: Sequence[str] = (), *, bundle: bool = True
@@ -197,7 +196,12 @@ class Ofctl:
         with _anonymous("in", text) as stdin, _anonymous("err") as stderr:
             try:
                 process = subprocess.Popen(  # noqa: ASYNC220, S603  (vfork: as short as asyncio's own; no shell)
-                    argv, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, env=_ENVIRONMENT
+                    argv,
+                    stdin=stdin,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    env=_ENVIRONMENT,
+                    pass_fds=(self._socket,),
                 )
             except OSError as error:
                 raise DriverError(f"cannot run {argv[0]} to compile flows: {error.strerror}") from error
@@ -218,12 +222,17 @@ class _Prepared:
     """What it was told of, if it has asked."""
 
     @classmethod
-    def start(cls, argv: Sequence[str], ports: Mapping[str, int], switch: FakeSwitch) -> _Prepared:
+    def start(cls, argv: Sequence[str], socket: int, ports: Mapping[str, int], switch: FakeSwitch) -> _Prepared:
         theirs, stdin = os.pipe()
         stderr = os.memfd_create("ovs-ofctl-err")
         try:
             process = subprocess.Popen(  # noqa: S603  (no shell)
-                argv, stdin=theirs, stdout=subprocess.DEVNULL, stderr=stderr, env=_ENVIRONMENT
+                argv,
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=_ENVIRONMENT,
+                pass_fds=(socket,),
             )
         except OSError:
             os.close(stdin)
@@ -261,6 +270,22 @@ class _Prepared:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+async def _listen(served: Callable[[], asyncio.Protocol]) -> tuple[asyncio.Server, int]:
+    """A listening socket and a descriptor of its file, whose name is gone at once: a kill leaves nothing behind."""
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory(prefix="reconciler-of-") as directory:  # made with mode 0700
+        path = f"{directory}/s"
+        try:
+            server = await loop.create_unix_server(served, path)
+        except OSError as error:
+            raise DriverError(f"cannot listen on {path} for ovs-ofctl: {error}; trying again") from error
+        try:
+            return server, os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            server.close()
+            raise DriverError(f"cannot open {path} for ovs-ofctl: {error}; trying again") from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -239,3 +240,14 @@ def waiting_programs() -> list[int]:
     """The ovs-ofctl that this process has started and that have not ended."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "ovs-ofctl\n"]
+
+
+async def test_nothing_is_left_on_the_disk_whenever_the_daemon_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    compiler = FlowCompiler()
+    async with compiler.ready():
+        results = await compiler.compile(["in_port=p1,actions=output:patch-tun"], PORTS)
+        assert all(isinstance(each, Compiled) for each in results.values())
+        assert list(tmp_path.iterdir()) == []
