@@ -56,6 +56,9 @@ class Netlink:
         self._buffer = buffer
         self._listener: Listener | None = None
         self._watch: NameWatch | None = None
+        self._visiting = False
+        self._remounted = False
+        """Has the mount table changed since it was last looked at?"""
         self._expected: dict[str, asyncio.TimerHandle] = {}
         self._ended: asyncio.Future[None] | None = None
         self._proofs: dict[str, asyncio.Future[bool]] = {}
@@ -191,11 +194,15 @@ class Netlink:
         Only called with `_alone` held. The thread begins first: no event is taken before the loop has its next turn.
         """
         running = self._inside.begin(work)
+        self._visiting = True
         self._listen(on=False)
         try:
             return await self._inside.ended(running)
         finally:
+            self._visiting = False
             self._listen(on=True)
+            if self._remounted:
+                asyncio.get_running_loop().call_soon(self._readable)
 
     def _listen(self, *, on: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -228,6 +235,7 @@ class Netlink:
         watch: NameWatch | None = None
         try:
             self._watch = watch = NameWatch(self._inside.names.directory)
+            loop.add_writer(watch.mounts, self._mounts_changed)
             if self._registry.wants_neighbours:
                 listener.hear_neighbours()
             self._ended = ended
@@ -242,6 +250,7 @@ class Netlink:
             listener.close()
             if watch is not None:
                 loop.remove_reader(watch.descriptor)
+                loop.remove_writer(watch.mounts)
                 watch.close()
             self._listener = self._watch = None
             for timer in self._expected.values():
@@ -269,6 +278,11 @@ class Netlink:
             return False
         return loop is not None and loop.alias == self.mark
 
+    def _mounts_changed(self) -> None:
+        self._remounted = True
+        if not self._visiting:
+            self._readable()
+
     def _readable(self) -> None:
         try:
             self.drain()
@@ -290,6 +304,9 @@ class Netlink:
             self._registry.heard(heard, news)
         for name in self._registry.named(watch.take(), news):
             self._expect(name, 0)
+        if self._remounted:
+            self._remounted = False
+            self._registry.remounted(news)
         if news.devices or news.everything:
             self._report(news, quiet)
         return listener.more

@@ -124,7 +124,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class NameWatch:
-    """inotify on the directory of names, and on its parent while it does not exist."""
+    """inotify on the directory of names, and on its parent while it does not exist.
+
+    `mounts` is the mount table, which tells of ``umount -l`` where inotify is silent. It is always readable, so wait
+    for it as a *writer*: then epoll reports only the error condition by which the kernel says that it changed. Keep it
+    registered: registering it anew takes a change for known.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -133,10 +138,17 @@ class NameWatch:
         self.descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.descriptor < 0:
             raise DriverError(f"no inotify: {os.strerror(ctypes.get_errno())}; tried again soon")
+        self.mounts = -1
+        try:
+            self.mounts = os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            os.close(self.descriptor)
+            raise DriverError(f"the mount table cannot be watched: {error.strerror}; tried again soon") from error
         self._arm()
 
     def close(self) -> None:
         os.close(self.descriptor)
+        os.close(self.mounts)
 
     def _add(self, path: Path, mask: int) -> int:
         return int(_LIBC.inotify_add_watch(self.descriptor, os.fsencode(path), mask))

@@ -273,6 +273,12 @@ class Registry:
             self.drop(name)  # the namespace has ended, or this number was given anew: it is looked at in any case
             news.add(name, {ITSELF})
 
+    def remounted(self, news: News) -> None:
+        """Something was mounted or unmounted somewhere: what is no longer under its name is news."""
+        for name in [each for each in self.spaces if each != HOST and not self.same(each)]:
+            self.drop(name)
+            news.add(name, {ITSELF})
+
     def named(self, names: dict[str, bool] | None, news: News) -> list[str]:
         """Names came or went (None: nobody knows which). Returns those on which no namespace is mounted (yet)."""
         if names is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -186,6 +187,19 @@ async def test_a_name_without_a_namespace_does_not_stand_in_the_way() -> None:
 async def test_unmounting_a_namespace_without_removing_its_name_is_seen() -> None:
     async with running(ROUTER) as node:
         await repairs(node, "namespace/q", lambda: sh("umount", "/run/netns/q"))
+
+
+@privately
+async def test_unmounting_a_namespace_in_which_a_process_lives_is_seen() -> None:
+    """Neither inotify nor netlink tells of it: the namespace lives on without its name."""
+    async with running("namespaces: {q: {sysctls: {net.ipv4.ip_forward: 1}}}") as node:
+        tenant = subprocess.Popen(["nsenter", "--net=/run/netns/q", "sleep", "60"])
+        try:
+            await node.until(lambda: Path(f"/proc/{tenant.pid}/comm").read_text() == "sleep\n", "it lives there", 5.0)
+            await repairs(node, "namespace/q", lambda: sh("umount", "-l", "/run/netns/q"))
+        finally:
+            tenant.kill()
+            tenant.wait()
 
 
 @privately
