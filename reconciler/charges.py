@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from desired.resource import ResourceId
-from reconciler.contract import Change
+from reconciler.contract import Change, Verb
 from reconciler.errors import NotReady
 from reconciler.gates.admission import Gates
 from reconciler.judge import scope_id
@@ -28,6 +28,10 @@ def charge(
     until: dict[ResourceId, float] = {}
     for change in result.done:
         if is_drift(change):
+            before = gates.contention.last(change.resource)
+            if before is not None and before.verb is change.verb is Verb.CREATE:
+                # Made twice, and not deleted by us in between: somebody did, and the first was no failure.
+                gates.backoff.succeeded(change.resource)
             gates.contention.repaired(change, now)
     for failure in result.failed:
         if isinstance(failure.error, NotReady):

@@ -387,8 +387,8 @@ class Engine:
             self._looked.add(rid)
             if rid not in verdict.found:
                 self._converged_once[rid] = resource.generation
-                if failing:
-                    self.gates.backoff.succeeded(rid)
+            if failing and (rid not in verdict.found or rid in verdict.fought_over):
+                self.gates.backoff.succeeded(rid)
         for change in result.done:
             if change.resource not in declared:
                 self._converged_once.pop(change.resource, None)

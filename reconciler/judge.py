@@ -18,6 +18,8 @@ class Judgement:
     found: dict[ResourceId, ResourceStatus] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     waits_for: set[ResourceId | Scope] = field(default_factory=set)
+    fought_over: set[ResourceId] = field(default_factory=set)
+    """Resources of which nothing is wrong now but that somebody undoes each repair."""
     retry_at: float | None = None
 
     def again(self, at: float | None) -> None:
@@ -45,6 +47,7 @@ def judge(
         resource = declared.get(rid)
         origin = str(resource.origin) if resource is not None else ""
         retry_wall = None if retry_at is None else wall + retry_at - result.ended
+        verdict.fought_over.discard(rid)
         verdict.found[rid] = ResourceStatus(rid, outcome, reason, wall, gate, retry_wall, origin)
         verdict.again(retry_at)
 
@@ -54,14 +57,20 @@ def judge(
         outcome = Outcome.PENDING if isinstance(result.blind, NotReady) else Outcome.FAILED
         put(rid, outcome, str(result.blind), retry_at=failed_until.get(rid))
         return verdict
-    for rid, evidence in fights.items():
-        if rid in declared:
-            put(rid, Outcome.CONTENDED, f"repaired again and again: {evidence}", retry_at=result.ended + 1.0)
+    for rid in fights.keys() & declared.keys():
+        reason = f"repaired again and again: {fights[rid]}"
+        put(rid, Outcome.CONTENDED, reason, retry_at=result.ended + 1.0)
+        verdict.fought_over.add(rid)
     for change in result.left:
         put(change.resource, Outcome.PENDING, change.why, retry_at=result.ended)
     for finding in result.findings:
         again = None if finding.recheck is None else result.ended + finding.recheck
-        put(finding.resource, finding.outcome, finding.reason, retry_at=again)
+        if finding.outcome is Outcome.PENDING and finding.recheck is not None and finding.resource in fights:
+            # It is only being taken up, and will be undone: the fight is what there is to say.
+            verdict.fought_over.discard(finding.resource)
+            verdict.again(again)
+        else:
+            put(finding.resource, finding.outcome, finding.reason, retry_at=again)
         verdict.findings.append(finding)
         verdict.waits_for.update(finding.waits_for)
     for decision in result.withheld:

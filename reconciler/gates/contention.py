@@ -52,6 +52,11 @@ class Contention:
             self._forget(now)
             self._tidy_above = max(TIDY_ABOVE, 2 * len(self._fights))
 
+    def last(self, resource: ResourceId) -> Change | None:
+        """The last repair of this resource that is remembered."""
+        fight = self._fights.get(resource)
+        return None if fight is None else fight.last
+
     def _forget(self, now: float) -> None:
         for rid, fight in list(self._fights.items()):
             if (now - fight.at) * LEAK >= fight.level:

@@ -133,6 +133,9 @@ class World:
     before_acting: Callable[[], None] = lambda: None
     after_writing: Callable[[ResourceId], None] = lambda _: None
     act_seconds: float = 0.0
+    take_up_seconds: float = 0.0
+    """What was made is there at once, and not usable before."""
+    usable_from: dict[ResourceId, float] = field(default_factory=dict)
     look_seconds: float = 0.0
     slow: dict[str, float] = field(default_factory=dict)
     unsatisfied: set[ResourceId] = field(default_factory=set)
@@ -171,6 +174,7 @@ class World:
             return
         self.writes.append((now, rid, verb))
         if isinstance(action, Put):
+            self.usable_from[rid] = now + self.take_up_seconds
             self.at(action.place)[rid] = Held(action.value, inside=action.inside)
         else:
             self.at(action.place).pop(rid, None)
@@ -235,6 +239,9 @@ class WorldController:
             spec = resource.spec
             assert isinstance(spec, ThingSpec)
             if held == Held(spec.value, inside=spec.inside):
+                left = self.world.usable_from.get(rid, 0.0) - asyncio.get_running_loop().time()
+                if left > 0:
+                    findings.append(Finding(rid, Outcome.PENDING, "not taken up yet", recheck=left))
                 continue
             if held is not None and not held.ours and not spec.adopt:
                 findings.append(Finding(rid, Outcome.CONFLICT, f"{rid} is not ours"))

@@ -353,6 +353,32 @@ async def test_a_rival_who_undoes_each_repair_is_named_and_never_given_up_and_ou
         assert lab.told("a")[0] is Outcome.CONVERGED
 
 
+@given(
+    every=st.sampled_from([0.05, 0.24, 0.3]),
+    take_up=st.sampled_from([0.0, 0.001, 0.05, 0.2]),
+)
+@settings(max_examples=12, deadline=None)
+def test_a_fight_is_named_so_however_long_a_repair_takes_to_be_taken_up(every: float, take_up: float) -> None:
+    """vswitchd needs a while for each new port: its slowness is no reason to call a rival a failure of ours."""
+
+    async def fight() -> None:
+        lab = Lab()
+        lab.world.take_up_seconds = take_up
+        async with lab.running():
+            lab.desire(thing("a"))
+            await lab.settle(1.0)
+            told = []
+            for _ in range(round(40 / every)):
+                lab.world.lose("a")
+                await lab.settle(every)
+                told.append(lab.told("a"))
+            late = told[len(told) // 2 :]
+            assert {outcome for outcome, _, _ in late} == {Outcome.CONTENDED}, (every, take_up, late[-3:])
+            assert all("somebody deletes it each time" in reason for _, _, reason in late)
+
+    virtually(fight)
+
+
 async def test_a_few_breaks_in_a_row_are_no_contention() -> None:
     lab = Lab()
     async with lab.running():
