@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+from desired.kinds.namespace import HOST
 from desired.network.model import Model
 from desired.resource import ResourceId
 from desired.store import HistoryQuery, PauseRow
@@ -27,6 +28,9 @@ from reconciler.status import worst
 from reconciler.writer import StoreWriter
 
 log = get_logger("node")
+
+_THE_HOST = ResourceId("namespace", HOST)
+"""Stands for what `host:` says of all that is in it, and is no namespace that anybody would count."""
 
 EVENTS_BEHIND = 1000
 """Passes that a slow reader of `events` may be behind before the oldest are dropped for it."""
@@ -100,7 +104,7 @@ class LocalNode:
             revision=engine.book.snapshot.revision,
             outcome=outcome,
             exit_code=code,
-            resources=dict(Counter(rid.kind for rid in declared)),
+            resources=dict(Counter(rid.kind for rid in declared if rid != _THE_HOST)),
             not_right=engine.statuses.not_right(),
             config_problems=self._intake.problems,
             pauses=engine.gates.paused.all(),

@@ -63,8 +63,9 @@ def page(status: NodeStatus, passes: Sequence[PassRecord], now: float) -> str:
 
 
 def _headline(status: NodeStatus, now: float) -> str:
+    revision = status.revision or f"none yet ({words.declared(status)})"
     details = (
-        f"revision {status.revision or 'none'}; last converged {words.ago(status.last_converged, now)}; "
+        f"revision {revision}; last converged {words.ago(status.last_converged, now)}; "
         f"version {status.version}, pid {status.pid}, up {words.duration(now - status.started)}; "
         f"store: {status.store or 'none'}"
     )

@@ -24,6 +24,9 @@ SHOWN = 20
 DRY_RUN = "dry_run"
 """The gate that withholds everything in a plan, and is no news there."""
 
+BUDGET = "budget"
+"""The gate whose sentence stands above all that it withholds."""
+
 STYLES = {
     Outcome.CONVERGED: "green",
     Outcome.PENDING: "yellow",
@@ -101,9 +104,8 @@ def _color(stream: TextIO, lines: Iterable[Line]) -> None:
 def status_lines(status: NodeStatus, now: float, *, verbose: bool = False) -> Lines:
     """`reconcile status`. `now` is wall-clock seconds."""
     yield Line(f"{status.node}: {status.outcome}", f"bold {STYLES[status.outcome]}")
-    declared = ", ".join(words.count(number, kind) for kind, number in sorted(status.resources.items())) or "nothing"
-    yield Line(f"  declared        {declared}")
-    yield Line(f"  revision        {status.revision or 'none'}")
+    yield Line(f"  declared        {words.declared(status)}")
+    yield Line(f"  revision        {status.revision or 'none yet'}")
     yield Line(f"  last converged  {words.ago(status.last_converged, now)}")
     yield Line(f"  daemon          {status.version}, pid {status.pid}, up {words.duration(now - status.started)}")
     yield Line(f"  store           {words.clean(status.store) or 'none'}")
@@ -114,8 +116,9 @@ def status_lines(status: NodeStatus, now: float, *, verbose: bool = False) -> Li
         yield from _indented(problem_lines(status.config_problems))
     for pause in status.pauses:
         yield Line(words.pause(pause, now), "yellow")
-    yield from budget_lines(status.budgets)
-    yield from _not_right(status.not_right, now, None if verbose else SHOWN)
+    limit = None if verbose else SHOWN
+    yield from _waiting_deletes(status.budgets, status.not_right, limit)
+    yield from _not_right(_but_deletes(status.budgets, status.not_right), now, limit)
     if verbose or not all(stream.ready for stream in status.streams):
         yield Line("streams:")
         wide = max([14, *(len(stream.name) for stream in status.streams)])
@@ -131,9 +134,9 @@ def once_lines(result: OnceResult, *, dry_run: bool) -> Lines:
         if entry.actions:
             yield from story_lines(replace(entry, findings=()))  # what is still so is told below, once
     yield from problem_lines(result.config_problems)
-    yield from budget_lines(result.budgets)
     left = [status for status in result.not_right if not (dry_run and status.gate == DRY_RUN)]
-    yield from _not_right(left, None, None)
+    yield from _waiting_deletes(result.budgets, left, None)
+    yield from _not_right(_but_deletes(result.budgets, left), None, None)
     acted = Counter(action.result for entry in result.passes for action in entry.actions)
     what = ", ".join(f"{acted[name]} {name}" for name in ("planned", "done", "failed", "withheld") if acted[name])
     if not what:
@@ -180,16 +183,48 @@ def budget_lines(budgets: Sequence[Budget]) -> Lines:
             yield Line(f"  … {len(budget.resources) - SHOWN} more")
 
 
+def _waiting_deletes(budgets: Sequence[Budget], statuses: Sequence[ResourceStatus], limit: int | None) -> Lines:
+    """Each budget's sentence once, then what waits for it, of any kind."""
+    yield from budget_lines([replace(budget, resources=()) for budget in budgets])
+    if budgets:
+        yield from _members([status for status in statuses if status.gate == BUDGET], "  ", limit)
+
+
+def _but_deletes(budgets: Sequence[Budget], statuses: Sequence[ResourceStatus]) -> Sequence[ResourceStatus]:
+    return [status for status in statuses if not (budgets and status.gate == BUDGET)]
+
+
 def _not_right(statuses: Sequence[ResourceStatus], now: float | None, limit: int | None) -> Lines:
+    """What is not right for the same reason is told together: the reason once, then the things."""
     if not statuses:
         return
     yield Line("not as declared:")
-    for status in statuses[:limit]:
-        since = f" for {words.duration(now - status.since)}" if now is not None else ""
-        text = f"  {words.clean(str(status.resource)):30}  {status.outcome}{since}: {words.why(status)}"
-        yield Line(text, STYLES[status.outcome])
+    alike: dict[tuple[Outcome, str, str], list[ResourceStatus]] = {}
+    for status in statuses:
+        alike.setdefault((status.outcome, status.gate, status.reason), []).append(status)
+    left = len(statuses) if limit is None else limit
+    for members in alike.values():
+        if left <= 0:
+            break
+        first = members[0]
+        since = f" for {words.duration(now - min(s.since for s in members))}" if now is not None else ""
+        named = words.clean(str(first.resource)) if len(members) == 1 else f"{len(members)} alike"
+        why = words.why(first if len(members) == 1 else replace(first, origin=""))
+        yield Line(f"  {named:30}  {first.outcome}{since}: {why}", STYLES[first.outcome])
+        shown = members[:left]
+        if len(members) > 1:
+            yield from _members(shown, "    ", None)
+        left -= len(shown)
     if limit is not None and len(statuses) > limit:
         yield Line(f"  … {len(statuses) - limit} more (-v shows all)")
+
+
+def _members(statuses: Sequence[ResourceStatus], indent: str, limit: int | None) -> Lines:
+    for status in statuses[:limit]:
+        origin = f"  (declared at {status.origin})" if status.origin else ""
+        yield Line(f"{indent}{words.clean(f'{status.resource}{origin}')}")
+    if limit is not None and len(statuses) > limit:
+        yield Line(f"{indent}… {len(statuses) - limit} more (-v shows all)")
 
 
 def _indented(lines: Iterable[Line]) -> Lines:

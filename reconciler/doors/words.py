@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from reconciler.contract import ActionRecord, Disruption, Finding, Outcome, PassRecord, ResourceStatus, Verb
-from reconciler.report import Pause, Problem, Stream
+from reconciler.report import NodeStatus, Pause, Problem, Stream
 
 _CALLED = {"ini": "INI key", "rule": "raw rule"}
 """Kinds that people know by another name."""
@@ -65,6 +65,13 @@ def count(number: int, kind: str) -> str:
     name = _CALLED.get(kind, kind.replace("_", " "))
     plural = "es" if name.endswith("s") else "s"
     return f"{number} {name}{'' if number == 1 else plural}"
+
+
+def declared(status: NodeStatus) -> str:
+    """``2 bridges, 5 ports``; before anything was read, that it is not known yet."""
+    if not status.revision:
+        return "nothing usable yet" if status.config_problems else "not known yet: still reading what is declared"
+    return ", ".join(count(number, kind) for kind, number in sorted(status.resources.items())) or "nothing"
 
 
 def clock(at: float) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from desired.resource import ResourceId
 from desired.store import JournalRow
 from reconciler.backlog import journal_row
-from reconciler.contract import ActionRecord, Outcome, Scope, Verb
+from reconciler.contract import ActionRecord, Outcome, ResourceStatus, Scope, Verb
 from reconciler.doors import words
 from reconciler.doors.journal import pass_record
 from reconciler.doors.show import Line, Printer, once_lines, problem_lines, status_lines, story_lines
@@ -70,7 +70,41 @@ def test_status_tells_everything_that_is_not_right():
 def test_a_status_that_is_long_is_cut_unless_asked():
     status = dataclasses.replace(STATUS, not_right=STATUS.not_right * 50)
     assert "  … 30 more (-v shows all)" in texts(status_lines(status, NOW))
-    assert sum("held by" in text for text in texts(status_lines(status, NOW, verbose=True))) == 50
+    assert sum("    bridge/" in text for text in texts(status_lines(status, NOW, verbose=True))) == 50
+
+
+def units(count, reason="systemd does not answer", **fields):
+    return [
+        ResourceStatus(ResourceId("service", f"u{n}"), Outcome.PENDING, reason, NOW, **fields) for n in range(count)
+    ]
+
+
+def test_what_is_not_right_for_one_reason_is_told_with_the_reason_once():
+    other = ResourceStatus(ResourceId("port", "tap0"), Outcome.PENDING, "no such bridge", NOW)
+    status = dataclasses.replace(STATUS, budgets=(), not_right=(*units(3, origin="a.yaml:3:1"), other))
+    lines = texts(status_lines(status, NOW))
+    (reason,) = [line for line in lines if "systemd does not answer" in line]
+    assert "3 alike" in reason
+    start = lines.index(reason)
+    assert lines[start + 1] == "    service/u0  (declared at a.yaml:3:1)"
+    assert "port/tap0" in lines[start + 4]
+
+
+def test_the_budget_s_sentence_stands_once_above_what_it_withholds():
+    withheld = units(30, "9 deletes of kind service, 3 of 10 are allowed; 'reconcile approve abc123'", gate="budget")
+    status = dataclasses.replace(STATUS, not_right=withheld)
+    for verbose in (False, True):
+        lines = texts(status_lines(status, NOW, verbose=verbose))
+        assert sum("reconcile approve" in line for line in lines) == 1
+        assert "not as declared:" not in lines
+        assert sum("service/u" in line for line in lines) == (30 if verbose else 20)
+
+
+def test_before_anything_was_read_nobody_says_that_nothing_is_declared():
+    status = dataclasses.replace(STATUS, revision="", resources={}, config_problems=())
+    assert "  declared        not known yet: still reading what is declared" in texts(status_lines(status, NOW))
+    wrong = dataclasses.replace(STATUS, revision="", resources={})
+    assert "  declared        nothing usable yet" in texts(status_lines(wrong, NOW))
 
 
 def test_a_plan_ends_with_how_much_there_is_to_do():
