@@ -55,6 +55,8 @@ class Assembly:
     node: LocalNode
     notices: list[str] = field(default_factory=list)
     beside: list[Beside] = field(default_factory=list)
+    unapplied: list[str] = field(default_factory=list)
+    """What the last reload of the settings could not put into force."""
 
 
 def open_store(settings: Settings) -> Store:
@@ -117,6 +119,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
     )
     notices: list[str] = []
     beside: list[Beside] = []
+    unapplied: list[str] = []
     node = LocalNode(
         settings,
         engine,
@@ -124,7 +127,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
         writer,
         feed,
         lambda: streams(catalog, source, clock, beside),
-        lambda: [*notices, *_ovs_notices(catalog), *_cluster_notices(cluster), *_beside_notices(beside)],
+        lambda: [*notices, *unapplied, *_ovs_notices(catalog), *_cluster_notices(cluster), *_beside_notices(beside)],
         lambda: (cluster.model, cluster.allocations.vlans),
     )
     applied: list[str] = []
@@ -136,7 +139,9 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
             asyncio.get_running_loop().call_soon(lambda: log.info("converged", revision=revision))  # after the story
 
     engine.on_converged = on_converged
-    return Assembly(settings, catalog, metrics, engine, writer, source, intake, cluster, node, notices, beside)
+    return Assembly(
+        settings, catalog, metrics, engine, writer, source, intake, cluster, node, notices, beside, unapplied
+    )
 
 
 def streams(catalog: Catalog, source: FilesSource, clock: Clock, beside: Sequence[Beside] = ()) -> list[Stream]:

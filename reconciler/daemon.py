@@ -216,13 +216,15 @@ async def _tell_systemd(parts: Assembly, notifier: Notifier) -> None:
 
 
 def _reload(parts: Assembly) -> None:
-    """SIGHUP: take over what may change while running, and name what needs a restart."""
+    """SIGHUP: take over what may change while running, and say in log and status what needs a restart."""
     try:
         fresh = parts.settings.reload()
     except ConfigError as error:
         log.error("settings_invalid", error=str(error))
+        parts.unapplied[:] = [f"the settings were not reloaded, those of before are in force: {error}"]
         return
     logs.set_level(fresh.log_level)
-    old = {setting.name: setting.value for setting in parts.settings.effective()}
-    changed = [s.name for s in fresh.effective() if old.get(s.name) != s.value and s.name != "log_level"]
+    changed = [name for name in parts.settings.differing(fresh) if name != "log_level"]
     log.info("settings_reloaded", log_level=fresh.log_level, need_restart=changed)
+    what = f"changed settings that are not in force before 'systemctl restart reconciler': {', '.join(changed)}"
+    parts.unapplied[:] = [what] if changed else []

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -160,6 +160,11 @@ class Settings(BaseModel):
     def reload(self) -> Settings:
         """The same file and flags, and the environment of this process, read again. Raises SettingsError."""
         return Settings.load(self._path, overrides=self._overrides)
+
+    def differing(self, other: Settings) -> Sequence[str]:
+        """The names of the settings that `other` has otherwise, secrets too."""
+        mine, theirs = (dict(_flatten(each.model_dump(mode="json"))) for each in (self, other))
+        return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
 
     def shown_store_url(self) -> str:
         """The store's URL without its password."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.functional.daemon import Node
+from tests.functional.daemon import REPAIR, Node
 
 FLOWS = ["priority=1,actions=NORMAL", "priority=5,arp,actions=drop"]
 DESIRED = {"bridges": {"br0": {}, "br1": {}}, "patches": [{"br0": "p0", "br1": "p1"}], "flows": {"br0": FLOWS}}
@@ -327,3 +327,33 @@ def test_documents_are_for_the_nodes_and_roles_they_name(node: Node) -> None:
     assert node.cli("--once").code == 0
     assert node.ovs.vsctl("list-br") == "br-net"
     assert "br-n2" in node.cli("render", "--node", "n2", "--role", "other").out
+
+
+def test_a_reload_says_which_settings_are_not_in_force(up: Node) -> None:
+    """Nobody may believe that a broker is followed because the settings name it."""
+
+    def notices() -> str:
+        return "\n".join(up.status().notices)
+
+    def reload() -> None:
+        up.ovs.run("kill", "-HUP", str(up.status().pid))
+
+    up.set(mqtt={"url": "mqtt://127.0.0.1:1"}, log_level="debug")
+    reload()
+    up.until(lambda: "mqtt.url" in notices(), "status names the setting", REPAIR)
+    assert "restart" in notices()
+    assert "log_level" not in notices(), "that one is in force"
+    said = up.cli("status").out
+    assert "note: changed settings that are not in force" in said
+    up.set(mqtt={"url": "what"})
+    reload()
+    up.until(lambda: "the settings were not reloaded" in notices(), "status tells the mistake", REPAIR)
+    up.set(mqtt={"url": None}, log_level=None)
+    reload()
+    up.until(lambda: not notices(), "all is in force", REPAIR)
+
+
+def test_the_host_is_not_counted_as_a_namespace(up: Node) -> None:
+    up.adopts(lambda: up.declare(**DESIRED, host={"sysctls": {"net.ipv4.ip_forward": 1}}))
+    assert "namespace" not in up.status().resources
+    assert up.status().resources["sysctl"] == 1
