@@ -58,7 +58,7 @@ def look(draft: Draft, name: str) -> None:
 
 def _lost(draft: Draft, resource: Resource, row: PortRow) -> None:
     """Vswitchd makes a new device only for a port that was gone: a row replaced in one step changes nothing."""
-    why = "its device died behind vswitchd's back (with its namespace, or by 'ip link del')"
+    why = "no device has its name any more: deleted with its namespace or by 'ip link', renamed, or moved elsewhere"
     action = DeletePort(resource.spec.refs()[0].name, row.name, row.uuid, to_revive=True)
     draft.changes.append(
         Change(resource.id, Verb.UPDATE, action, why, "a port without a device", "made anew", Disruption.OUTAGE)
@@ -69,7 +69,7 @@ def _missing(draft: Draft, resource: Resource, spec: PortSpec | BondSpec) -> Non
     if not_to_be_taken(draft, resource, spec.bridge):
         return
     if resource.id.name in draft.observed.lost:
-        reason = "is made anew in a moment: vswitchd has to forget the one whose device died"
+        reason = "is made anew in a moment: vswitchd has to forget the one whose device is gone"
         draft.findings.append(Finding(resource.id, Outcome.PENDING, reason, recheck=REVIVAL))
     elif _bridge_ready(draft, resource, spec.bridge):
         _create(draft, resource, spec, "port is missing")

@@ -89,6 +89,16 @@ def test_a_device_deleted_in_its_namespace_is_made_anew(node: Node) -> None:
     assert "10.0.0.1/24" in address(node)
 
 
+def test_a_device_renamed_in_its_namespace_is_not_said_to_have_died(node: Node) -> None:
+    with node.repairs("link/qrouter/qr-1"):
+        node.ovs.run("sh", "-ec", "ip -n qrouter link set qr-1 down; ip -n qrouter link set qr-1 name other")
+    assert "10.0.0.1/24" in address(node)
+    assert "other" not in node.ovs.run("ip", "-n", "qrouter", "-o", "link")
+    reasons = [action.why for entry in node.entries("port/qr-1") for action in entry.actions]
+    assert any("renamed" in why for why in reasons)
+    assert not any("died" in why for why in reasons)
+
+
 def mac(node: Node, dev: str) -> str:
     found = re.search(rf"{dev}: .*link/ether (\S+)", node.ovs.run("ip", "-n", "qrouter", "-o", "link"))
     return "" if found is None else found[1]
