@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from controllers.drivers.netlink.inside import HOST, Inside, Session
 from controllers.drivers.netlink.listener import BUFFER, Listener, NameWatch
+from controllers.drivers.netlink.netns import FLUX
 from controllers.drivers.netlink.registry import ITSELF, Loaded, News, Registry
 from controllers.drivers.netlink.replica import ALL, Space
 from controllers.drivers.netlink.wire import RefusedError
@@ -57,6 +58,7 @@ class Netlink:
         self._listener: Listener | None = None
         self._watch: NameWatch | None = None
         self._visiting = False
+        self._settling: asyncio.TimerHandle | None = None
         self._remounted = False
         """Has the mount table changed since it was last looked at?"""
         self._expected: dict[str, asyncio.TimerHandle] = {}
@@ -253,8 +255,9 @@ class Netlink:
                 loop.remove_writer(watch.mounts)
                 watch.close()
             self._listener = self._watch = None
-            for timer in self._expected.values():
+            for timer in (*self._expected.values(), *([self._settling] if self._settling is not None else [])):
                 timer.cancel()
+            self._settling = None
             self._expected.clear()
             self._registry.clear()
 
@@ -279,6 +282,12 @@ class Netlink:
         return loop is not None and loop.alias == self.mark
 
     def _mounts_changed(self) -> None:
+        """Whoever deletes a name unmounts first: let him remove the file, which inotify tells of, before we look."""
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(FLUX, self._mounts_settled)
+
+    def _mounts_settled(self) -> None:
+        self._settling = None
         self._remounted = True
         if not self._visiting:
             self._readable()
