@@ -16,7 +16,7 @@ from controllers.rules.diff import diff
 from controllers.rules.patch import patch
 from controllers.rules.script import scripts
 from controllers.rules.state import Drop, DropChain, Observed, Put, Spot, Wanted
-from controllers.rules.wanted import WantedBuilder, texts_of
+from controllers.rules.wanted import WantedBuilder
 from desired.kinds.rules import SPECS, RuleSpec
 from desired.resource import Resource, ResourceId, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
@@ -108,13 +108,13 @@ class RulesController:
     async def _read_ahead(self, view: View) -> None:
         """Have the rules of the next namespaces canonicalised with those of this one: at a start there may be many."""
         self._ahead.add(view.scope.name)
-        texts = await texts_of(view.resources)
+        texts = await self._namespaces[view.scope.name].builder.texts(view.resources)
         for scope, resources in view.scopes.items():
             if len(texts) >= AHEAD:
                 break
             if scope.controller == NAME and scope.name not in self._ahead:
                 self._ahead.add(scope.name)
-                texts += await texts_of(resources)
+                texts += await self._namespaces.setdefault(scope.name, _Namespace()).builder.texts(resources)
         await self.tables.meanings(texts)
 
     def diff(self, view: View, observed: Any) -> Plan:
