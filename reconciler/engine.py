@@ -85,6 +85,8 @@ class Engine:
         self._looked: set[ResourceId] = set()
         self._overtaken: dict[Scope, set[ResourceId]] = {}
         """What became declared otherwise since the pass over a scope began."""
+        self._strays: set[Scope] = set()
+        """Scopes in which nothing was declared when they were looked at, or is any more."""
         self._over_budget = False
         self._converged: tuple[tuple[int, str], bool] = ((-1, ""), False)
         self.progress = Progress()
@@ -115,6 +117,7 @@ class Engine:
         self.gates.in_sync.gone(before[rid] for rid in gone)
         self.gates.budget.announce(removed or {}, exchanged or {}, changed.keys())
         self.gates.paused.observing = self.book.observing()
+        self._strays = (self._strays | changed.keys()) - self.book.scopes()
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():
             self._looked.difference_update(rid for rid in resources if rid not in snapshot.resources)
@@ -205,6 +208,8 @@ class Engine:
         wall = self.clock.wall()
         status = ResourceStatus(sid, Outcome.FAILED, reason, wall, "backoff", wall + at - self.clock.now())
         self.statuses.blind(scope, {sid: status})
+        if scope not in self.book.scopes():
+            self._strays.add(scope)
         self.waiting.retry(scope, at)
 
     async def _supervise(self, controller: Controller) -> None:
@@ -348,7 +353,10 @@ class Engine:
         self.waiting.wake()
         self._wake_over_budget(result, now)
         self.waiting.retry(scope, verdict.retry_at, whole=whole)
-        undeclared = self.statuses.troubled() - self.book.scopes()
+        declared = self.book.scopes()
+        if scope not in declared:
+            self._strays.add(scope)
+        undeclared = {stray for stray in self._strays & self.statuses.troubled() if stray not in declared}
         for gone in undeclared - self.scopes() if undeclared else ():
             self._forget(gone)
         self._note_converged(wall)
@@ -356,6 +364,7 @@ class Engine:
     def _forget(self, scope: Scope) -> None:
         """The scope is neither declared nor there any more: nothing waits for it."""
         self.statuses.forget(scope)
+        self._strays.discard(scope)
         self.gates.budget.forget(scope)
         self.waiting.retry(scope, None)
         self._uncounted = True
@@ -454,8 +463,9 @@ class Engine:
         return all(scope in settled for controller in self._controllers.values() for scope in controller.scopes())
 
     def unseen(self) -> Sequence[Scope]:
-        """Scopes that had no full look yet."""
-        return tuple(sorted(scope for scope in self.scopes() if not self.statuses.seen(scope)))
+        """Scopes that had no full look yet: those with something declared, and only when there are none the others."""
+        declared = [scope for scope in self.book.scopes() if not self.statuses.seen(scope)]
+        return tuple(sorted(declared or (scope for scope in self.scopes() if not self.statuses.seen(scope))))
 
     # -- on demand --------------------------------------------------------------------------------------------------
 
