@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from desired.resource import ResourceId
 from desired.snapshot import Snapshot
@@ -38,6 +39,7 @@ from reconciler.metrics import Metrics
 from reconciler.pipeline import PassResult, Pipeline
 from reconciler.planning import plan
 from reconciler.progress import Progress
+from reconciler.proving import Proofs
 from reconciler.queue import SHARE, Priority, ScopeQueue, Work
 from reconciler.settings import Settings
 from reconciler.status import StatusBook, worst
@@ -78,6 +80,7 @@ class Engine:
         self.queue = ScopeQueue(clock)
         self.waiting = Waiting(self.queue, self._nearness)
         self._pipeline = Pipeline(self._controllers, self.gates, clock)
+        self._proofs = Proofs(self._controllers, statuses=self.statuses, book=self.book, metrics=metrics, clock=clock)
         self._sinks = list(sinks)
         self.config_valid = True
         self._pass_id = 0
@@ -155,6 +158,10 @@ class Engine:
         """Ask for full passes."""
         for scope in scopes:
             self.queue.add(scope, None, reason, priority=priority, prove=prove)
+
+    async def prove(self, scopes: Collection[Scope], reason: str, *, priority: Priority = Priority.NEWS) -> None:
+        """Have every replica proven, and ask for full passes but where the proof is that one would find nothing."""
+        await self._proofs.prove(scopes, partial(self.look, reason=reason, priority=priority, prove=True))
 
     def scopes_of(self, kind: str) -> set[Scope]:
         """The scopes that the controller of `kind` covers. Raises ConfigError for a kind that does not exist."""
@@ -238,7 +245,7 @@ class Engine:
         while True:
             interval = self._settings.resync_interval * (0.8 + 0.4 * self.clock.chance())
             await asyncio.sleep(interval)
-            self.look(self.scopes(), "resync", priority=Priority.RESYNC, prove=True)
+            await self.prove(self.scopes(), "resync", priority=Priority.RESYNC)
 
     async def _pulse(self) -> None:
         """Measure the loop's lag, send the heartbeat through the queue, keep the gauges of waiting things true."""

@@ -32,6 +32,8 @@ POLL: Final = 1.0
 """Seconds between two looks at iptables-legacy, and at least 20 times what a look costs."""
 _MOUNTING: Final = (0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 0.5, 1.0)
 """Seconds to wait, again and again, for a namespace to be mounted on its name."""
+_TOGETHER: Final = 50
+"""Namespaces that are asked in one visit: a repair waits for a few of them only."""
 
 OnChange = Callable[[str, Touched | None, str], None]
 log = get_logger("iptables")
@@ -146,6 +148,25 @@ class Tables:
                     return
                 log.warning("iptables_events_missed", namespace=name, next="its rules are read again")
             await self._read(space, tools)
+
+    async def proven(self, names: Sequence[str]) -> set[str]:
+        """Those of these namespaces whose replicas have just been proven: in few visits, by cookie and generation."""
+        tools = await self._ready()
+        found: set[str] = set()
+        if tools.variant is not Variant.NFT:
+            return found
+        for at in range(0, len(names), _TOGETHER):
+            answers = await self.visitor.answers(names[at : at + _TOGETHER], lambda: reading.generation(self._timeout))
+            self._listener.drain()
+            found.update(name for name, answer in answers.items() if answer == self.seen(name))
+        return found
+
+    def seen(self, name: str) -> tuple[int, int] | None:
+        """The cookie and the generation of which the replica is; None while it is void."""
+        space = self._spaces.get(name)
+        if space is None or space.identity is None or not space.chains.known:
+            return None
+        return space.identity.cookie, space.chains.generation
 
     # -- what is wanted, and how it is made so ----------------------------------------------------------------------
 
