@@ -86,6 +86,8 @@ class Visitor:
 
     async def identity(self, name: str) -> Identity:
         """Say who `name` is, giving it an nsid if it has none. Raises NotReady when there is no such namespace."""
+        if name != HOST and not self._names.path(name).exists():
+            raise NotReady(f"network namespace {name} is not there")  # at a start many are not: no visit for that
         return await self._call(lambda: self._identity(name))
 
     async def _call(self, do: Callable[[], T]) -> T:

@@ -110,8 +110,7 @@ class Tables:
     async def _read(self, space: Space, tools: Tools) -> bool:
         space.chains.begin()
         try:
-            found = await self._reading(space.name, tools)
-            other = await self._other(space.name, tools)
+            found, other = await self._reading(space.name, tools)
         except BaseException:
             space.chains.abandon()
             raise
@@ -120,17 +119,16 @@ class Tables:
         space.other = other
         return space.chains.finish(found)
 
-    async def _reading(self, name: str, tools: Tools) -> Reading:
+    async def _reading(self, name: str, tools: Tools) -> tuple[Reading, tuple[str, ...]]:
+        """The rules, and the tables that the other variant has: for iptables-nft in one visit."""
         if tools.variant is Variant.NFT:
-            return await self.visitor.visit(name, lambda: reading.read_nft(self._timeout))
+            return await self.visitor.visit(
+                name, lambda: (reading.read_nft(self._timeout), tuple(reading.legacy_tables()))
+            )
         chains = {}
         for family in Family:
             chains.update(reading.read_saved(await tools.save(name, family), family))
-        return Reading(chains)
-
-    async def _other(self, name: str, tools: Tools) -> tuple[str, ...]:
-        other = reading.legacy_tables if tools.variant is Variant.NFT else reading.foreign_tables
-        return tuple(await self.visitor.visit(name, other))
+        return Reading(chains), tuple(await self.visitor.visit(name, reading.foreign_tables))
 
     async def prove(self, name: str) -> None:
         """Make sure that the replica is true. With iptables-nft an unchanged generation proves it."""
