@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mappi
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.errors import ReconcilerError
@@ -226,6 +226,19 @@ class Controller(Protocol):
         """Report scopes to look at: each once *after* it is listening, again whenever something may have changed.
 
         It may be spurious and must never miss; after a lost stream it reports every scope the stream covered.
+        """
+        ...
+
+
+@runtime_checkable
+class Prover(Protocol):
+    """A controller of many scopes that proves them in bulk."""
+
+    async def unchanged(self, views: Sequence[View]) -> Collection[Scope]:
+        """Prove the replicas of these scopes, and say in which of them a pass would find what the last one found.
+
+        That one looked at all of the scope and found nothing to do. Where this is in doubt, or cannot be read, the
+        scope is not among them, and its pass says why. Raises nothing a target may cause.
         """
         ...
 

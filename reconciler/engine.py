@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from desired.resource import ResourceId
 from desired.snapshot import Snapshot
@@ -38,6 +39,7 @@ from reconciler.metrics import Metrics
 from reconciler.pipeline import PassResult, Pipeline
 from reconciler.planning import plan
 from reconciler.progress import Progress
+from reconciler.proving import Proofs
 from reconciler.queue import SHARE, Priority, ScopeQueue, Work
 from reconciler.settings import Settings
 from reconciler.status import StatusBook, worst
@@ -78,6 +80,7 @@ class Engine:
         self.queue = ScopeQueue(clock)
         self.waiting = Waiting(self.queue, self._nearness)
         self._pipeline = Pipeline(self._controllers, self.gates, clock)
+        self._proofs = Proofs(self._controllers, statuses=self.statuses, book=self.book, metrics=metrics, clock=clock)
         self._sinks = list(sinks)
         self.config_valid = True
         self._pass_id = 0
@@ -85,6 +88,8 @@ class Engine:
         self._looked: set[ResourceId] = set()
         self._overtaken: dict[Scope, set[ResourceId]] = {}
         """What became declared otherwise since the pass over a scope began."""
+        self._strays: set[Scope] = set()
+        """Scopes in which nothing was declared when they were looked at, or is any more."""
         self._over_budget = False
         self._converged: tuple[tuple[int, str], bool] = ((-1, ""), False)
         self.progress = Progress()
@@ -115,6 +120,7 @@ class Engine:
         self.gates.in_sync.gone(before[rid] for rid in gone)
         self.gates.budget.announce(removed or {}, exchanged or {}, changed.keys())
         self.gates.paused.observing = self.book.observing()
+        self._strays = (self._strays | changed.keys()) - self.book.scopes()
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():
             self._looked.difference_update(rid for rid in resources if rid not in snapshot.resources)
@@ -152,6 +158,10 @@ class Engine:
         """Ask for full passes."""
         for scope in scopes:
             self.queue.add(scope, None, reason, priority=priority, prove=prove)
+
+    async def prove(self, scopes: Collection[Scope], reason: str, *, priority: Priority = Priority.NEWS) -> None:
+        """Have every replica proven, and ask for full passes but where the proof is that one would find nothing."""
+        await self._proofs.prove(scopes, partial(self.look, reason=reason, priority=priority, prove=True))
 
     def scopes_of(self, kind: str) -> set[Scope]:
         """The scopes that the controller of `kind` covers. Raises ConfigError for a kind that does not exist."""
@@ -205,6 +215,8 @@ class Engine:
         wall = self.clock.wall()
         status = ResourceStatus(sid, Outcome.FAILED, reason, wall, "backoff", wall + at - self.clock.now())
         self.statuses.blind(scope, {sid: status})
+        if scope not in self.book.scopes():
+            self._strays.add(scope)
         self.waiting.retry(scope, at)
 
     async def _supervise(self, controller: Controller) -> None:
@@ -233,7 +245,7 @@ class Engine:
         while True:
             interval = self._settings.resync_interval * (0.8 + 0.4 * self.clock.chance())
             await asyncio.sleep(interval)
-            self.look(self.scopes(), "resync", priority=Priority.RESYNC, prove=True)
+            await self.prove(self.scopes(), "resync", priority=Priority.RESYNC)
 
     async def _pulse(self) -> None:
         """Measure the loop's lag, send the heartbeat through the queue, keep the gauges of waiting things true."""
@@ -348,7 +360,10 @@ class Engine:
         self.waiting.wake()
         self._wake_over_budget(result, now)
         self.waiting.retry(scope, verdict.retry_at, whole=whole)
-        undeclared = self.statuses.troubled() - self.book.scopes()
+        declared = self.book.scopes()
+        if scope not in declared:
+            self._strays.add(scope)
+        undeclared = {stray for stray in self._strays & self.statuses.troubled() if stray not in declared}
         for gone in undeclared - self.scopes() if undeclared else ():
             self._forget(gone)
         self._note_converged(wall)
@@ -356,6 +371,7 @@ class Engine:
     def _forget(self, scope: Scope) -> None:
         """The scope is neither declared nor there any more: nothing waits for it."""
         self.statuses.forget(scope)
+        self._strays.discard(scope)
         self.gates.budget.forget(scope)
         self.waiting.retry(scope, None)
         self._uncounted = True
@@ -454,8 +470,9 @@ class Engine:
         return all(scope in settled for controller in self._controllers.values() for scope in controller.scopes())
 
     def unseen(self) -> Sequence[Scope]:
-        """Scopes that had no full look yet."""
-        return tuple(sorted(scope for scope in self.scopes() if not self.statuses.seen(scope)))
+        """Scopes that had no full look yet: those with something declared, and only when there are none the others."""
+        declared = [scope for scope in self.book.scopes() if not self.statuses.seen(scope)]
+        return tuple(sorted(declared or (scope for scope in self.scopes() if not self.statuses.seen(scope))))
 
     # -- on demand --------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from desired.kinds.namespace import HOST
 from desired.network.model import Model
 from desired.resource import ResourceId
 from desired.store import HistoryQuery, PauseRow
 from reconciler import __version__, logs
-from reconciler.contract import Outcome, PassRecord
+from reconciler.contract import Outcome, PassRecord, Scope
 from reconciler.declared import declared_rows
 from reconciler.doors.journal import pass_record
 from reconciler.engine import Engine
@@ -200,8 +200,7 @@ class LocalNode:
         engine.add_sink(collector)
         try:
             scopes = engine.scopes() if only is None else engine.scopes_of(only.partition("/")[0])
-            engine.look(scopes, "asked for by --once", prove=True)
-            settled = await engine.settle(timeout)
+            settled = await self._prove_and_settle(scopes, timeout)
         finally:
             engine.remove_sink(collector)
         outcome, code = self._verdict(only)
@@ -216,6 +215,16 @@ class LocalNode:
             timed_out=not settled,
             revision=engine.book.snapshot.revision,
         )
+
+    async def _prove_and_settle(self, scopes: Collection[Scope], timeout: float) -> bool:
+        """False when `timeout` came before it was done."""
+        deadline = self._engine.clock.now() + timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._engine.prove(scopes, "asked for by --once")
+        except TimeoutError:
+            return False
+        return await self._engine.settle(deadline - self._engine.clock.now())
 
     def _planned(self, only: str | None, passes: Sequence[PassRecord], seconds: float) -> OnceResult:
         findings = [finding.outcome for entry in passes for finding in entry.findings]

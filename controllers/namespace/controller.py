@@ -98,7 +98,7 @@ class NamespaceController:
         here = self._declared(name, view.resources)
         self._index.follow(view.scopes)
         self.driver.want(name, sysctls=here.sysctls, neighbours=bool(here.neighbours))
-        spaces = await self.driver.spaces(list(dict.fromkeys([*self._index.peers(name), HOST, name])), quiet=name)
+        spaces = await self.driver.spaces(self._in_sight(name), quiet=name)
         self._look_for_ports(name, here, spaces)
         self._looked_at[name] = {each: space.cookie for each, space in spaces.items() if each != HOST}
         own = spaces.get(name)
@@ -134,6 +134,10 @@ class NamespaceController:
         assert space is not None
         return guarded(space, self._host[1], self._untouchable)
 
+    def _in_sight(self, name: str) -> Sequence[str]:
+        """The namespaces that a look at this one takes in."""
+        return list(dict.fromkeys([*self._index.peers(name), HOST, name]))
+
     def _look_for_ports(self, name: str, here: Wanted, spaces: Mapping[str, Space]) -> None:
         """A device that died with its namespace is not missed by vswitchd: somebody has to tell.
 
@@ -168,20 +172,22 @@ class NamespaceController:
     def diff(self, view: View, observed: Any) -> Plan:
         """A namespace in which nothing was wrong and nothing has changed since needs no second comparison."""
         assert isinstance(observed, Observed)
-        seen = (
-            tuple(space.version for space in observed.spaces.values()),
-            tuple(space.cookie for space in observed.spaces.values()),
-        )
-        stamp = (*seen[0], *seen[1])
-        kept = self._quiet.get(observed.name)
-        if kept is not None and kept[0] is view.resources and kept[1] is view.of(OVSDB) and kept[2] == stamp:
-            return kept[3]
+        plan = self._quiet_plan(view, observed.spaces)
+        if plan is not None:
+            return plan
         plan = diff(view, observed)
         if plan:
             self._quiet.pop(observed.name, None)
         else:
-            self._quiet[observed.name] = (view.resources, view.of(OVSDB), stamp, plan)
+            self._quiet[observed.name] = (view.resources, view.of(OVSDB), _stamp(observed.spaces), plan)
         return plan
+
+    def _quiet_plan(self, view: View, spaces: Mapping[str, Space]) -> Plan | None:
+        """The plan of the last look, if it had nothing to do and nothing it was made from is different."""
+        kept = self._quiet.get(view.scope.name)
+        if kept is None or kept[0] is not view.resources or kept[1] is not view.of(OVSDB):
+            return None
+        return kept[3] if kept[2] == _stamp(spaces) else None
 
     def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
         return None
@@ -230,7 +236,19 @@ class NamespaceController:
     async def prove(self, scope: Scope) -> None:
         if not self.driver.ready:
             raise NotReady(f"network namespaces: {self.driver.problem}")
-        await self.driver.prove(scope.name)
+        await self.driver.prove([scope.name])
+
+    async def unchanged(self, views: Sequence[View]) -> Collection[Scope]:
+        await self.driver.prove([view.scope.name for view in views])
+        self.driver.drain()
+        return {view.scope for view in views if self._is_unchanged(view)}
+
+    def _is_unchanged(self, view: View) -> bool:
+        """Is all that a pass looks at certain, and what the last one found nothing in?"""
+        name = view.scope.name
+        self._index.follow(view.scopes)
+        spaces = self.driver.certain(self._in_sight(name))
+        return spaces is not None and self._quiet_plan(view, spaces) is not None
 
     def close(self) -> None:
         """End the driver's thread."""
@@ -262,6 +280,11 @@ class NamespaceController:
         for other in self._index.waiting_for(name, devices):
             if other != name:
                 self.events.put_nowait(Event(Scope(NAME, other), None, f"a device of namespace {name} changed"))
+
+
+def _stamp(spaces: Mapping[str, Space]) -> tuple[int, ...]:
+    """What is another one when anything in these namespaces is."""
+    return (*(space.version for space in spaces.values()), *(space.cookie for space in spaces.values()))
 
 
 def _kernel() -> tuple[int, ...]:

@@ -16,9 +16,9 @@ from controllers.rules.diff import diff
 from controllers.rules.patch import patch
 from controllers.rules.script import scripts
 from controllers.rules.state import Drop, DropChain, Observed, Put, Spot, Wanted
-from controllers.rules.wanted import WantedBuilder, texts_of
+from controllers.rules.wanted import WantedBuilder
 from desired.kinds.rules import SPECS, RuleSpec
-from desired.resource import Resource, ResourceId, Spec
+from desired.resource import Resource, ResourceId, Resources, Spec
 from reconciler.contract import Change, Event, Focus, Group, GroupResult, Plan, Scope, View
 from reconciler.errors import DriverError, NotReady, ReconcilerError, TerminalError
 from reconciler.logs import get_logger
@@ -54,6 +54,8 @@ class RulesController:
         self._namespaces: dict[str, _Namespace] = {}
         self._ahead: set[str] = set()
         """Namespaces whose rules were canonicalised before they were looked at, or with others."""
+        self._quiet: dict[str, tuple[Resources, tuple[int, int] | None]] = {}
+        """Of which resources, and of which rules, the last look at all of a namespace found nothing to do."""
         self.events = EventStream()
 
     def scope(self, resource: Resource) -> Scope:
@@ -89,6 +91,7 @@ class RulesController:
         except NotReady:
             if view.resources:
                 raise
+            self._quiet.pop(name, None)
             self._namespaces.pop(name, None)  # nothing is declared there, so nothing is waited for
             return Observed(name, {}, Wanted())
         if view.resources and name not in self._ahead:
@@ -108,17 +111,22 @@ class RulesController:
     async def _read_ahead(self, view: View) -> None:
         """Have the rules of the next namespaces canonicalised with those of this one: at a start there may be many."""
         self._ahead.add(view.scope.name)
-        texts = await texts_of(view.resources)
+        texts = await self._namespaces[view.scope.name].builder.texts(view.resources)
         for scope, resources in view.scopes.items():
             if len(texts) >= AHEAD:
                 break
             if scope.controller == NAME and scope.name not in self._ahead:
                 self._ahead.add(scope.name)
-                texts += await texts_of(resources)
+                texts += await self._namespaces.setdefault(scope.name, _Namespace()).builder.texts(resources)
         await self.tables.meanings(texts)
 
     def diff(self, view: View, observed: Any) -> Plan:
-        return diff(view, observed)
+        plan = diff(view, observed)
+        if plan:
+            self._quiet.pop(observed.namespace, None)
+        elif observed.spots is None:
+            self._quiet[observed.namespace] = view.resources, self.tables.seen(observed.namespace)
+        return plan
 
     def focus_on(self, scope: Scope, resources: Collection[ResourceId]) -> Focus:
         return None
@@ -176,6 +184,15 @@ class RulesController:
 
     async def prove(self, scope: Scope) -> None:
         await self.tables.prove(scope.name)
+
+    async def unchanged(self, views: Sequence[View]) -> Collection[Scope]:
+        proven = await self.tables.proven([view.scope.name for view in views])
+        return {view.scope for view in views if view.scope.name in proven and self._is_quiet(view)}
+
+    def _is_quiet(self, view: View) -> bool:
+        """Did the last look at all of it have nothing to do, and is nothing that it was made from different?"""
+        resources, seen = self._quiet.get(view.scope.name, (None, None))
+        return resources is view.resources and seen is not None and seen == self.tables.seen(view.scope.name)
 
     # -- the streams ------------------------------------------------------------------------------------------------
 

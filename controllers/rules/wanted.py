@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ _BREATH = 500
 """Resources after which the loop gets a turn."""
 _COMMENT_BYTES = 200
 _FAMILIES = {"ipv4": Family.IPV4, "ipv6": Family.IPV6}
+_ODD = re.compile(r"[^ !#-~]")
+"""What is not printed of a name: anything but ASCII, and the quotation mark."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -42,28 +45,31 @@ class WantedBuilder:
 
     wanted: Wanted = field(default_factory=Wanted)
     _resources: Resources | None = None
+    _ahead: tuple[Resources, list[_Draft]] | None = None
+    """What `texts` made, until it is used."""
+
+    async def texts(self, resources: Resources) -> list[Text]:
+        """What `build` will ask the canonicaliser for, if nothing else is declared until then."""
+        drafts = await _drafts(resources)
+        self._ahead = resources, drafts
+        return _texts(drafts, _jumps(drafts))
 
     async def build(self, resources: Resources, canonicaliser: Canonicaliser) -> Wanted:
         """Raises DriverError when the canonicaliser fails: then nothing may be rewritten."""
         if self._resources is not resources:
             if self._resources != resources:
-                self.wanted = await _build(resources, canonicaliser)
+                ahead, self._ahead = self._ahead, None
+                drafts = ahead[1] if ahead is not None and ahead[0] is resources else await _drafts(resources)
+                self.wanted = await _build(drafts, canonicaliser)
             self._resources = resources
         return self.wanted
-
-
-async def texts_of(resources: Resources) -> list[Text]:
-    """What will be asked of the canonicaliser for one namespace."""
-    drafts = await _drafts(resources)
-    return _texts(drafts, _jumps(drafts))
 
 
 def _texts(drafts: Sequence[_Draft], jumps: Mapping[ChainKey, tuple[Text, bool]]) -> list[Text]:
     return [*(draft.text for draft in drafts), *(text for text, _ in jumps.values())]
 
 
-async def _build(resources: Resources, canonicaliser: Canonicaliser) -> Wanted:
-    drafts = await _drafts(resources)
+async def _build(drafts: Sequence[_Draft], canonicaliser: Canonicaliser) -> Wanted:
     jumps = _jumps(drafts)
     meanings = await canonicaliser(_texts(drafts, jumps))
     invalid: dict[ResourceId, str] = {}
@@ -147,7 +153,7 @@ def _jumps(drafts: Sequence[_Draft]) -> dict[ChainKey, tuple[Text, bool]]:
 
 def comment(mark: str, label: str) -> tuple[str, ...]:
     """Our mark, as tokens: the intent hash and, for whoever reads the rules, which resource it is."""
-    plain = "".join(letter if letter.isascii() and letter.isprintable() and letter != '"' else "?" for letter in label)
+    plain = _ODD.sub("?", label)
     return "-m", "comment", "--comment", f"reconciler:{mark} {plain}"[:_COMMENT_BYTES]
 
 

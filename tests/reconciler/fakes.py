@@ -334,9 +334,16 @@ class Journal:
 class Lab:
     """A world, an engine over it, and a journal. Pass `controllers` for another engine than the world's."""
 
-    def __init__(self, *, dice: Callable[[], float] = lambda: 0.5, started: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dice: Callable[[], float] = lambda: 0.5,
+        started: bool = True,
+        controller: Callable[[World], Controller] = WorldController,
+        **settings: Any,
+    ) -> None:
         self.world = World()
-        self.controller: Controller = WorldController(self.world)
+        self.controller = controller(self.world)
         self.journal = Journal()
         self.settings = Settings(node="n", **settings)
         self.metrics = Metrics(controllers=["world"], kinds=["thing", "box"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from desired.resource import Resource, ResourceId
-from reconciler.contract import Outcome, PassRecord, Verb
+from reconciler.contract import Outcome, PassRecord, Scope, Verb, View
+from reconciler.errors import DriverError
 from reconciler.progress import STUCK_AFTER
-from tests.reconciler.fakes import HERE, Held, Journal, Lab, many, thing, virtually
+from tests.reconciler.fakes import HERE, Held, Journal, Lab, World, WorldController, many, thing, virtually
 
 pytestmark = pytest.mark.looptime
 
@@ -123,6 +125,41 @@ async def test_the_first_look_is_at_everything_and_later_ones_only_where_somethi
         lab.world.lose("b")
         await lab.settle(1.0)
         assert {focus for _, _, focus in lab.world.looks} == {frozenset([rid("b")])}
+
+
+class _Proving(WorldController):
+    """Says of which places it knows that a pass would find nothing, or fails to."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.same: set[str] = set()
+        self.fails: Exception | None = None
+
+    async def unchanged(self, views: Sequence[View]) -> Collection[Scope]:
+        await asyncio.sleep(0.01)
+        if self.fails is not None:
+            raise self.fails
+        return {view.scope for view in views if view.scope.name in self.same}
+
+
+async def test_what_is_proven_unchanged_needs_no_pass_and_everything_else_gets_one() -> None:
+    lab = Lab(controller=_Proving)
+    proving = lab.controller
+    assert isinstance(proving, _Proving)
+    async with lab.running():
+        lab.desire(thing("a"), thing("b", place="there"), thing("c", place="yonder", needs=("thing/never",)))
+        await lab.settle()
+        proving.same = {"here", "yonder"}
+
+        async def looked_at() -> set[str]:
+            before = len(lab.world.looks)
+            await lab.engine.prove(lab.engine.scopes(), "again")
+            await lab.settle()
+            return {scope.name for _, scope, _ in lab.world.looks[before:]}
+
+        assert await looked_at() == {"there", "yonder"}  # yonder is not settled, whatever the proof says
+        for proving.fails in (DriverError("the kernel does not answer"), ZeroDivisionError("a defect")):
+            assert await looked_at() == {"here", "there", "yonder"}
 
 
 async def test_resync_looks_at_everything_with_proof_and_jitter() -> None:

@@ -32,6 +32,8 @@ POLL: Final = 1.0
 """Seconds between two looks at iptables-legacy, and at least 20 times what a look costs."""
 _MOUNTING: Final = (0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 0.5, 1.0)
 """Seconds to wait, again and again, for a namespace to be mounted on its name."""
+_TOGETHER: Final = 50
+"""Namespaces that are asked in one visit: a repair waits for a few of them only."""
 
 OnChange = Callable[[str, Touched | None, str], None]
 log = get_logger("iptables")
@@ -108,8 +110,7 @@ class Tables:
     async def _read(self, space: Space, tools: Tools) -> bool:
         space.chains.begin()
         try:
-            found = await self._reading(space.name, tools)
-            other = await self._other(space.name, tools)
+            found, other = await self._reading(space.name, tools)
         except BaseException:
             space.chains.abandon()
             raise
@@ -118,17 +119,16 @@ class Tables:
         space.other = other
         return space.chains.finish(found)
 
-    async def _reading(self, name: str, tools: Tools) -> Reading:
+    async def _reading(self, name: str, tools: Tools) -> tuple[Reading, tuple[str, ...]]:
+        """The rules, and the tables that the other variant has: for iptables-nft in one visit."""
         if tools.variant is Variant.NFT:
-            return await self.visitor.visit(name, lambda: reading.read_nft(self._timeout))
+            return await self.visitor.visit(
+                name, lambda: (reading.read_nft(self._timeout), tuple(reading.legacy_tables()))
+            )
         chains = {}
         for family in Family:
             chains.update(reading.read_saved(await tools.save(name, family), family))
-        return Reading(chains)
-
-    async def _other(self, name: str, tools: Tools) -> tuple[str, ...]:
-        other = reading.legacy_tables if tools.variant is Variant.NFT else reading.foreign_tables
-        return tuple(await self.visitor.visit(name, other))
+        return Reading(chains), tuple(await self.visitor.visit(name, reading.foreign_tables))
 
     async def prove(self, name: str) -> None:
         """Make sure that the replica is true. With iptables-nft an unchanged generation proves it."""
@@ -146,6 +146,25 @@ class Tables:
                     return
                 log.warning("iptables_events_missed", namespace=name, next="its rules are read again")
             await self._read(space, tools)
+
+    async def proven(self, names: Sequence[str]) -> set[str]:
+        """Those of these namespaces whose replicas have just been proven: in few visits, by cookie and generation."""
+        tools = await self._ready()
+        found: set[str] = set()
+        if tools.variant is not Variant.NFT:
+            return found
+        for at in range(0, len(names), _TOGETHER):
+            answers = await self.visitor.answers(names[at : at + _TOGETHER], lambda: reading.generation(self._timeout))
+            self._listener.drain()
+            found.update(name for name, answer in answers.items() if answer == self.seen(name))
+        return found
+
+    def seen(self, name: str) -> tuple[int, int] | None:
+        """The cookie and the generation of which the replica is; None while it is void."""
+        space = self._spaces.get(name)
+        if space is None or space.identity is None or not space.chains.known:
+            return None
+        return space.identity.cookie, space.chains.generation
 
     # -- what is wanted, and how it is made so ----------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from controllers.drivers.netlink.inside import HOST, Inside, Session
 from controllers.drivers.netlink.listener import BUFFER, Listener, NameWatch
 from controllers.drivers.netlink.netns import FLUX
-from controllers.drivers.netlink.registry import ITSELF, Loaded, News, Registry
+from controllers.drivers.netlink.registry import ITSELF, Loaded, News, Order, Registry
 from controllers.drivers.netlink.replica import ALL, Space
 from controllers.drivers.netlink.wire import RefusedError
 from reconciler.errors import DriverError, NotReady
@@ -63,8 +63,6 @@ class Netlink:
         """Has the mount table changed since it was last looked at?"""
         self._expected: dict[str, asyncio.TimerHandle] = {}
         self._ended: asyncio.Future[None] | None = None
-        self._proofs: dict[str, asyncio.Future[bool]] = {}
-        """Namespaces that are to be proven."""
         self._alone = asyncio.Lock()
         """Held while the replicas are read, and while something is done that they are to show."""
 
@@ -150,40 +148,26 @@ class Netlink:
             self._registry.register(loaded)
         return result
 
-    async def prove(self, name: str) -> bool:
-        """Read a namespace anew, all of it, with all that wait for the same. True when the replica was wrong."""
-        proof = self._proofs.get(name)
-        if proof is None:
-            proof = self._proofs[name] = asyncio.get_running_loop().create_future()
-        async with self._alone:
-            if not proof.done():
-                await self._prove_all()
-        return proof.result()
+    async def prove(self, names: Sequence[str]) -> None:
+        """Read these namespaces anew, all of each: some in one visit, so that a repair waits for a few of them only."""
+        for at in range(0, len(names), _BATCH):
+            async with self._alone:
+                await self._prove(names[at : at + _BATCH])
 
-    async def _prove_all(self) -> None:
-        """In one visit; whoever is not proven by it, because it failed, tries it himself."""
-        proofs, self._proofs = self._proofs, {}
+    async def _prove(self, names: Sequence[str]) -> None:
         registry = self._registry
-        try:
-            self.drain()
-            before = {name: registry.spaces.get(name) for name in proofs}
-            versions = {name: space.version for name, space in before.items() if space is not None}
-            orders = [
-                registry.order(name, ALL, known=space.version == space.loaded and not space.doubt)
-                for name, space in before.items()
-                if space is not None
-            ]
+        self.drain()
+        spaces = [space for space in map(registry.spaces.get, names) if space is not None]
+        await self._carry_out(
+            [registry.order(s.name, ALL, known=s.version == s.loaded and not s.doubt) for s in spaces]
+        )
 
-            def read(session: Session) -> list[Loaded]:
-                return [registry.read(session, order) for order in orders]
-
-            for loaded in await self._visit(read) if orders else ():
-                registry.register(loaded)
-            for name, proof in proofs.items():
-                now, was = registry.spaces.get(name), before[name]
-                proof.set_result(was is not None and (now is not was or now.version != versions[name]))
-        finally:
-            self._proofs = {name: proof for name, proof in proofs.items() if not proof.done()} | self._proofs
+    def certain(self, names: Iterable[str]) -> dict[str, Space] | None:
+        """What `spaces` would give, as far as it is known without reading anything; None if something is in doubt."""
+        names = list(names)
+        if not (self.ready and all(map(self._certain, names))):
+            return None
+        return {name: space for name in names if (space := self._registry.spaces.get(name)) is not None}
 
     def _need_ready(self) -> None:
         if not self.ready:
@@ -218,13 +202,16 @@ class Netlink:
                 loop.remove_reader(descriptor)
 
     async def _load(self, names: Sequence[str]) -> None:
+        await self._carry_out([self._registry.order(name) for name in names])
+
+    async def _carry_out(self, orders: Sequence[Order]) -> None:
+        """In one visit."""
         registry = self._registry
-        orders = [registry.order(name) for name in names]
 
         def read(session: Session) -> list[Loaded]:
             return [registry.read(session, order) for order in orders]
 
-        for loaded in await self._visit(read):
+        for loaded in await self._visit(read) if orders else ():
             registry.register(loaded)
 
     # -- the streams ------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class Order:
     sysctls: tuple[str, ...] = ()
     digests: dict[str, int] = field(default_factory=dict)
     cookie: int = 0
+    nsid: int | None = None
 
 
 @dataclass(slots=True)
@@ -150,6 +151,7 @@ class Registry:
             self._sysctls.get(name, ()) if "sysctls" in wanted else (),
             dict(space.digests) if space is not None and known else {},
             0 if space is None else space.cookie,
+            None if space is None else space.nsid,
         )
 
     def read(self, session: Session, order: Order) -> Loaded:
@@ -157,7 +159,9 @@ class Registry:
         name = order.name
         try:
             cookie = session.channel(name).cookie
-            nsid = None if name == HOST else session.number(name)
+            nsid = order.nsid
+            if name != HOST and (nsid is None or cookie != order.cookie):
+                nsid = session.number(name)  # for as long as it lives it keeps the one that it has
             if cookie != order.cookie:
                 tables = tuple(table for table in TABLES if table != "neighbours" or name in self._neighbours)
                 order = Order(name, tables, sysctls=self._sysctls.get(name, ()))

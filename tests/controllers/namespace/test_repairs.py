@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.contract import Group, GroupResult, Scope
+from controllers.namespace.state import Observed
+from reconciler.contract import Focus, Group, GroupResult, Scope, View
 from tests.controllers.drivers.netlink.private import ip, privately, sh
 from tests.controllers.namespace.support import Node, running
 
@@ -130,8 +131,37 @@ async def test_a_sysctl_that_the_kernel_is_silent_about_is_repaired_at_resync() 
     async with running(ROUTER) as node:
         key = "net.ipv6.conf.w.accept_ra"
         sh("ip", "netns", "exec", "q", "sysctl", "-w", f"{key}=1")
-        node.engine.look(node.engine.scopes(), "resync", prove=True)
+        await node.engine.prove(node.engine.scopes(), "resync")
         await node.until(lambda: f"update sysctl/q/{key}" in node.journal.done()[-1:], "repaired")
+
+
+@privately
+async def test_a_proof_makes_no_pass_where_nothing_changed_and_finds_what_no_event_told() -> None:
+    async with running(ROUTER) as node:
+        await node.engine.prove(node.engine.scopes(), "once")
+        await node.converged()
+        observe, looked_at = node.controller.observe, []
+
+        async def noting(view: View, focus: Focus) -> Observed:
+            looked_at.append(view.scope.name)
+            return await observe(view, focus)
+
+        node.controller.observe = noting  # type: ignore[method-assign]
+        await node.engine.prove(node.engine.scopes(), "again")
+        await node.converged()
+        assert looked_at == []
+        driver = node.controller.driver
+        driver._listen(on=False)
+        sh("ip", "-n", "q", "addr", "flush", "dev", "w")
+        assert driver._listener is not None
+        assert list(driver._listener.take())
+        driver._listen(on=True)
+        before = len(node.journal.done())
+        await asyncio.sleep(0.1)
+        assert len(node.journal.done()) == before, "somebody told of it after all"
+        await node.engine.prove(node.engine.scopes(), "resync")
+        await node.until(lambda: len(node.journal.done()) > before, "repaired")
+        await node.converged()
 
 
 @privately

@@ -77,6 +77,29 @@ async def test_a_flushed_table_comes_back_whole_and_first_things_first():
 
 
 @inside
+async def test_a_proof_finds_a_commit_that_no_event_told_of_and_a_namespace_made_anew():
+    sh("ip netns add q1")
+    async with Bench() as bench:
+        bench.declare(ROUTER)
+        controller, view = bench.controller, bench.view("q1")
+        await bench.converge("q1")
+        assert await controller.unchanged([view]) == {view.scope}
+        before = rules()
+        controller.tables._listener.stop()
+        ns("q1", "iptables -t nat -D reconciler-PREROUTING 2")
+        controller.tables._listener.start()
+        assert not (await bench.run("q1")).done, "somebody told of it after all"
+        assert await controller.unchanged([view]) == set()
+        await controller.prove(view.scope)
+        await bench.run("q1")
+        assert rules() == before
+        await bench.run("q1")
+        assert await controller.unchanged([view]) == {view.scope}
+        sh("ip netns del q1 && ip netns add q1")
+        assert await controller.unchanged([view]) == set()
+
+
+@inside
 async def test_a_deleted_or_moved_or_changed_jump_is_put_back_first():
     sh("ip netns add q1")
     async with Bench() as bench:

@@ -99,7 +99,10 @@ async def test_the_replica_says_what_ip_says_after_any_hundred_changes() -> None
     assert len([row for found in space.routes.values() for row in found if row.family == rows.INET]) == len(
         ip("-4", "route", ns="a").splitlines()
     )
-    assert not await driver.prove("a")
+    version = space.version
+    await driver.prove(["a"])
+    assert driver.known("a") is space
+    assert space.version == version
     assert "a" in heard
     sh("ip", "netns", "del", "a")
     assert await driver.space("a") is None
