@@ -96,6 +96,7 @@ def build(settings: Settings, *, journal: bool = True, extra_sinks: Sequence[Sin
     feed = Feed()
     sinks: list[Sink] = [metrics, feed, *extra_sinks, *([writer] if journal else [])]
     engine = Engine(catalog.all(), settings=settings, clock=clock, metrics=metrics, sinks=sinks)
+    engine.queue.foremost = catalog.ovsdb.name  # one scope, on whose ports flows, links and services stand
 
     written = ""
 

@@ -25,6 +25,7 @@ from reconciler.lock import node_lock
 from reconciler.logs import get_logger
 from reconciler.once import background, run_once
 from reconciler.openstack import OpenStack
+from reconciler.promptness import take_short_turns
 from reconciler.report import Stream
 from reconciler.settings import Settings
 from reconciler.start import follow_files, recall, recall_late
@@ -55,6 +56,10 @@ async def run_daemon(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. Raises LockHeldError when another one runs."""
     logs.configure(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        take_short_turns()
+    except DriverError as error:
+        log.warning("not_prompt", error=str(error))
     with node_lock(settings.lock_path):
         parts = build(settings, extra_sinks=[Narrator(settings.log_format)])
         stop = asyncio.Event()

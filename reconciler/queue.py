@@ -75,8 +75,10 @@ class _Ready:
     def remove(self, order: int, scope: Scope) -> None:
         self._of[scope.controller].remove((order, scope))
 
-    def take(self, busy: Mapping[str, int]) -> Scope | None:
-        """The oldest of the controllers that have not their share."""
+    def take(self, busy: Mapping[str, int], foremost: str) -> Scope | None:
+        """The oldest of the controllers that have not their share; one of the controller `foremost` before all."""
+        if self._of.get(foremost) and busy.get(foremost, 0) < SHARE:
+            return self._of[foremost].popleft()[1]
         heads = [(ready[0], name) for name, ready in self._of.items() if ready and busy.get(name, 0) < SHARE]
         return self._of[min(heads)[1]].popleft()[1] if heads else None
 
@@ -86,6 +88,8 @@ class ScopeQueue:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.foremost = ""
+        """The controller on whose things those of others stand: of what is ready, its scopes go first."""
         self._keys: dict[Scope, _Key] = {}
         self._waiting: dict[Scope, _Key] = {}
         """Those with work."""
@@ -157,7 +161,8 @@ class ScopeQueue:
 
     async def get(self) -> Work:
         """The next piece of work; the caller must call `done` for its scope afterwards."""
-        while (scope := self._ready[0].take(self._busy) or self._ready[1].take(self._busy)) is None:
+        news, others = self._ready
+        while (scope := news.take(self._busy, self.foremost) or others.take(self._busy, self.foremost)) is None:
             getter = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
             try:

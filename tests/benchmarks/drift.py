@@ -85,12 +85,15 @@ def measure(subject: Subject, directory: Path, breaks: int, chance: random.Rando
         daemon.quiet()
         with contextlib.closing(subject):
             subject.connect(ovs)
+            # A server tells its clients in the order in which they came: a tool that breaks something comes last.
+            reconnect = getattr(subject, "reconnect", lambda: None)
             left = max(1, round(breaks * subject.share))
             number = 0
             while left > 0:
                 count = min(BLOCK, left)
                 left -= count
                 with daemon.stopped(), _floor(subject, ovs):
+                    reconnect()
                     found.floor += _block(subject, number, count, chance, "floor")
                 try:
                     found.ours += _block(subject, number, count, chance, "daemon")

@@ -47,12 +47,20 @@ class _Flows:
         return head + flow_texts(self.count)
 
     def connect(self, ovs: PrivateOvs) -> None:
-        self.path = ovs.rundir / f"{BRIDGE}.mgmt"
-        self.breaker, self.watcher = FlowWire(ovs.rundir, BRIDGE), FlowWire(ovs.rundir, BRIDGE)
+        self.rundir, self.path = ovs.rundir, ovs.rundir / f"{BRIDGE}.mgmt"
+        self._open()
         self.flows = self.breaker.dump()
         assert len(self.flows) == self.count, f"{len(self.flows)} flows instead of {self.count}"
         self.keys = random.Random(1).sample(sorted(self.flows), min(200, self.count))
         self.begin()
+
+    def reconnect(self) -> None:
+        self.close()
+        self._open()
+        self.begin()
+
+    def _open(self) -> None:
+        self.breaker, self.watcher = FlowWire(self.rundir, BRIDGE), FlowWire(self.rundir, BRIDGE)
 
     def begin(self) -> None:
         self.watcher.watch()

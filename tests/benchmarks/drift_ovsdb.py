@@ -27,9 +27,20 @@ class _Ovsdb:
 
     def connect(self, ovs: PrivateOvs) -> None:
         self.path = ovs.rundir / "db.sock"
+        self._open()
+        self.read()
+
+    def reconnect(self) -> None:
+        """ovsdb-server tells those who came after the writer at once, all others in its next turn, vswitchd first.
+
+        A floor program that came last would be at work before vswitchd is, with a core to itself.
+        """
+        self.close()
+        self._open()
+
+    def _open(self) -> None:
         self.breaker, self.watcher = OvsdbWire(self.path), OvsdbWire(self.path)
         self.watcher.monitor(self.watch)
-        self.read()
 
     def close(self) -> None:
         self.breaker.close()

@@ -65,6 +65,16 @@ async def test_the_first_event_of_a_quiet_scope_runs_at_once() -> None:
     assert work.scope == A
 
 
+async def test_what_others_stand_on_goes_first_of_what_is_ready_and_of_equal_news() -> None:
+    queue = ScopeQueue(VirtualClock())
+    queue.foremost = "under"
+    queue.add(A)
+    queue.add(Scope("under", "resynced"), priority=Priority.RESYNC)
+    queue.add(Scope("under"))
+    order = [work.scope for work in [await taken(queue), await taken(queue), await taken(queue)] if work is not None]
+    assert order == [Scope("under"), A, Scope("under", "resynced")]
+
+
 async def test_a_break_its_echo_and_a_second_break_wait_for_nothing() -> None:
     queue = ScopeQueue(VirtualClock())
     for _ in range(FREE_PASSES):
