@@ -112,6 +112,19 @@ async def test_the_replica_says_what_ip_says_after_any_hundred_changes() -> None
 
 
 @privately
+async def test_a_device_is_found_by_its_name_in_the_namespace_that_was_entered() -> None:
+    driver = Netlink(mark="m", on_change=lambda *_: None)
+    sh("ip", "netns", "add", "a")
+    ip("link", "add", "a-name-of-15-by", "index", "77", "type", "bridge", ns="a")
+    inside = driver._inside
+    found = inside.begin(
+        lambda s: (s.index("a", "a-name-of-15-by"), s.index("host", "a-name-of-15-by"), s.index("a", "lo"))
+    )
+    assert await inside.ended(found) == (77, 0, 1)
+    driver.close()
+
+
+@privately
 async def test_a_visit_always_comes_back_to_the_host() -> None:
     driver = Netlink(mark="m", on_change=lambda *_: None)
     sh("ip", "netns", "add", "a")
