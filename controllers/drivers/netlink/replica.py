@@ -185,8 +185,9 @@ class Space:
         if not gone and (not known or (replaces and len(known) == 1)):
             self.routes[key] = (row,)
             return True
-        if gone and not known:
-            return False
+        if _apart(known, row) and not replaces:
+            self.routes[key] = tuple(other for other in known if other != row) if gone else (*known, row)
+            return True
         self.doubt.add("routes")  # several next hops: which of them are left is for a dump to say
         return True
 
@@ -212,6 +213,14 @@ class Space:
         if any(key[0] == index for key in self.neighbours):
             self.doubt.add("neighbours")  # it may be a permanent one that has become an ordinary one
         return False
+
+
+def _apart(known: Sequence[rows.Route], row: rows.Route) -> bool:
+    """Do these routes to one destination come and go each by itself, as every device's own to fe80::/64 do?
+
+    IPv6 routes without a gateway are never next hops of one another. Two that look the same cannot be told apart.
+    """
+    return all(r.family == rows.INET6 and not (r.via or r.paths) for r in (*known, row)) and known.count(row) < 2
 
 
 def _indexed(table: str, found: Sequence[Any]) -> Any:
