@@ -112,12 +112,12 @@ class Space:
         self.version += 1
         self._names = None
 
-    def apply(self, kind: int, flags: int, body: bytes) -> bool:
-        """Take over one event. True when what is known changed, or came into doubt."""
+    def apply(self, kind: int, flags: int, body: bytes, link: rows.Link | None = None) -> bool:
+        """Take over one event. True when what is known changed, or came into doubt. `link` is `body`, read already."""
         doubted = len(self.doubt)
         match kind:
             case rows.RTM_NEWLINK | rows.RTM_DELLINK:
-                changed = self._link(rows.link(body), gone=kind == rows.RTM_DELLINK, body=body)
+                changed = self._link(link or rows.link(body), gone=kind == rows.RTM_DELLINK, body=body)
             case rows.RTM_NEWADDR | rows.RTM_DELADDR:
                 changed = self._address(rows.address(body), gone=kind == rows.RTM_DELADDR)
             case rows.RTM_NEWROUTE | rows.RTM_DELROUTE:
