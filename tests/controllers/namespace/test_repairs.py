@@ -21,8 +21,6 @@ namespaces:
     links:
       v: {type: veth, peer: {name: vh}, mac: "fa:16:3e:00:00:01", addresses: [10.0.0.1/24, 10.0.0.9/32, fd00::1/64]}
       w: {type: veth, peer: {name: wh, mac: "fa:16:3e:00:00:03"}, mtu: 1400, addresses: [192.0.2.2/24]}
-      br: {type: bridge}
-      p: {type: veth, peer: {name: ph}, master: br}
     routes:
       - {to: default, via: 192.0.2.1}
       - {to: 10.5.0.0/16, via: 10.0.0.5, metric: 7}
@@ -86,7 +84,6 @@ REPAIRS: dict[str, tuple[str, ...]] = {
     "routes of a link that was down": ("route/q/default", "link set w down", "link set w up"),
     "mac": ("link/q/v", "link set v address fa:16:3e:00:00:99"),
     "mtu": ("link/q/w", "link set w mtu 1300"),
-    "master": ("link/q/p", "link set p nomaster"),
     "link deleted": ("link/q/w", "link del w"),
     "link renamed": ("link/q/v", "link set v down", "link set v name other"),
     "route deleted": ("route/q/default", "route del default"),
@@ -108,6 +105,14 @@ async def test_what_ip_breaks_is_repaired_by_the_event() -> None:
             await repairs(node, resource, *breaking)
             if number % 6 == 5:
                 await asyncio.sleep(0.2)
+        await node.plans_nothing()
+
+
+@privately
+async def test_a_port_that_left_its_bridge_is_put_back() -> None:
+    links = "{br: {type: bridge}, p: {type: veth, peer: {name: ph}, master: br}}"
+    async with running(f"namespaces: {{q: {{links: {links}}}}}") as node:
+        await repairs(node, "link/q/p", "link set p nomaster")
         await node.plans_nothing()
 
 
