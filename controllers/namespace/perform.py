@@ -14,7 +14,6 @@ from dataclasses import replace
 from controllers.drivers.netlink import announce, requests, rows
 from controllers.drivers.netlink.inside import HOST, Session
 from controllers.drivers.netlink.requests import LinkEnd
-from controllers.drivers.netlink.rows import Link
 from controllers.drivers.netlink.wire import Message, RefusedError
 from controllers.namespace.state import (
     Action,
@@ -99,17 +98,17 @@ def touched(changes: Sequence[Change]) -> frozenset[str]:
 
 
 class _Visit:
-    """One visit; it remembers devices that it has looked up."""
+    """One visit; it remembers the numbers of devices that it has looked up."""
 
     def __init__(self, session: Session, mark: str) -> None:
         self._session = session
         self._mark = mark
-        self._links: dict[tuple[str, str], Link] = {}
+        self._indexes: dict[tuple[str, str], int] = {}
 
     def carry_out(self, action: Action) -> None:
         """Raises ReconcilerError."""
         if isinstance(action, SetLink | DeleteLink | CreateLink | MoveLink | DeleteNamespace | CreateNamespace):
-            self._links.clear()
+            self._indexes.clear()
         doing: dict[type, Callable[..., None]] = {
             CreateNamespace: self._create_namespace,
             TakeNamespace: self._take_namespace,
@@ -132,18 +131,11 @@ class _Visit:
 
     # -- looking things up ------------------------------------------------------------------------------------------
 
-    def _find(self, namespace: str, dev: str) -> Link | None:
-        found = self._links.get((namespace, dev))
-        if found is None:
-            found = self._session.link(namespace, dev)
-            if found is not None:
-                self._links[namespace, dev] = found
-        return found
-
-    def _link(self, namespace: str, dev: str) -> Link:
-        found = self._find(namespace, dev)
-        if found is None:
+    def _index(self, namespace: str, dev: str) -> int:
+        found = self._indexes.get((namespace, dev)) or self._session.index(namespace, dev)
+        if not found:
             raise NotReady(f"there is no device {dev} in namespace {namespace}")
+        self._indexes[namespace, dev] = found
         return found
 
     def _ask(self, namespace: str, message: Message, what: str) -> None:
@@ -173,8 +165,8 @@ class _Visit:
     def _delete_namespace(self, action: DeleteNamespace) -> None:
         for dev in action.release:
             with self._gone_already():
-                link = self._link(action.name, dev)
-                message = requests.set_link(link.ifindex, netns=self._session.descriptor(HOST))
+                index = self._index(action.name, dev)
+                message = requests.set_link(index, netns=self._session.descriptor(HOST))
                 self._ask(action.name, message, f"moving {dev} back to the host")
         self._session.delete(action.name)
 
@@ -207,94 +199,94 @@ class _Visit:
         if not spec.wants_up:
             return
         for namespace, dev in ((where, spec.dev), (other.namespace, other.name)):
-            index = self._link(namespace, dev).ifindex
+            index = self._index(namespace, dev)
             self._ask(namespace, requests.set_link(index, up=True), f"taking {dev} up")
 
     def _create_macvlan(self, where: str, spec: LinkSpec, end: LinkEnd) -> None:
-        parent = self._link(HOST, spec.parent or "")
+        parent = self._index(HOST, spec.parent or "")
         netns = self._session.descriptor(where)
         placed = LinkEnd(end.name, end.up, end.mac, end.mtu, netns, end.group)
-        message = requests.new_macvlan(placed, parent.ifindex, spec.macvlan_mode)
-        self._ask(HOST, message, f"creating the macvlan {spec.dev} on {parent.name} for {where}")
+        message = requests.new_macvlan(placed, parent, spec.macvlan_mode)
+        self._ask(HOST, message, f"creating the macvlan {spec.dev} on {spec.parent} for {where}")
 
     def _enslave(self, namespace: str, dev: str, master: str) -> None:
-        index = self._link(namespace, master).ifindex if master else 0
-        link = self._link(namespace, dev)
-        self._ask(
-            namespace, requests.set_link(link.ifindex, master=index), f"making {dev} a port of {master or 'nothing'}"
-        )
+        above = self._index(namespace, master) if master else 0
+        message = requests.set_link(self._index(namespace, dev), master=above)
+        self._ask(namespace, message, f"making {dev} a port of {master or 'nothing'}")
 
     def _move_link(self, action: MoveLink) -> None:
         spec, where = action.spec, action.namespace
         if action.dead:
             self._delete_link(DeleteLink(where, spec.dev))
-        outside = self._link(HOST, spec.port)
+        outside = self._index(HOST, spec.port)
         netns = self._session.descriptor(where)
-        message = requests.set_link(outside.ifindex, netns=netns, name=spec.dev)
+        message = requests.set_link(outside, netns=netns, name=spec.dev)
         self._ask(HOST, message, f"moving {spec.port} to namespace {where}")
-        inside = self._link(where, spec.dev)
+        inside = self._index(where, spec.dev)
         if spec.mac or spec.mtu:
-            change = requests.set_link(inside.ifindex, mac=spec.mac or "", mtu=spec.mtu or 0)
+            change = requests.set_link(inside, mac=spec.mac or "", mtu=spec.mtu or 0)
             self._ask(where, change, f"setting mac and mtu of {spec.dev}")
         if spec.master is not None:
             self._enslave(where, spec.dev, spec.master)
         if spec.wants_up is not None:
-            self._ask(where, requests.set_link(inside.ifindex, up=spec.wants_up), f"setting the state of {spec.dev}")
+            self._ask(where, requests.set_link(inside, up=spec.wants_up), f"setting the state of {spec.dev}")
 
     def _set_link(self, action: SetLink) -> None:
-        link = self._link(action.namespace, action.dev)
+        index = self._index(action.namespace, action.dev)
         what = f"changing {action.dev}"
         if action.rename:
-            self._rename(action, link)
+            self._rename(action, index)
             return
         if action.master is not None:
             self._enslave(action.namespace, action.dev, action.master)
         if action.mac or action.mtu or action.mark:
-            message = requests.set_link(link.ifindex, mac=action.mac, mtu=action.mtu, group=action.mark)
+            message = requests.set_link(index, mac=action.mac, mtu=action.mtu, group=action.mark)
             self._ask(action.namespace, message, what)
         if action.up is not None:
-            self._ask(action.namespace, requests.set_link(link.ifindex, up=action.up), what)
+            self._ask(action.namespace, requests.set_link(index, up=action.up), what)
 
-    def _rename(self, action: SetLink, link: Link) -> None:
+    def _rename(self, action: SetLink, index: int) -> None:
         """A device that is up can be renamed since Linux 6.2 only; take it down for the moment otherwise."""
         what = f"renaming {action.dev} to {action.rename}"
         try:
-            self._ask(action.namespace, requests.set_link(link.ifindex, name=action.rename), what)
+            self._ask(action.namespace, requests.set_link(index, name=action.rename), what)
         except RefusedError as error:
             if error.code != errno.EBUSY:
                 raise
-            self._ask(action.namespace, requests.set_link(link.ifindex, up=False, name=action.rename), what)
-            self._ask(action.namespace, requests.set_link(link.ifindex, up=True), what)
+            self._ask(action.namespace, requests.set_link(index, up=False, name=action.rename), what)
+            self._ask(action.namespace, requests.set_link(index, up=True), what)
 
     def _delete_link(self, action: DeleteLink) -> None:
         with self._gone_already():
-            link = self._link(action.namespace, action.dev)
-            self._ask(action.namespace, requests.delete_link(link.ifindex), f"deleting {action.dev}")
-        self._links.clear()
+            index = self._index(action.namespace, action.dev)
+            self._ask(action.namespace, requests.delete_link(index), f"deleting {action.dev}")
+        self._indexes.clear()
 
     # -- addresses, routes, rules, neighbours, sysctls --------------------------------------------------------------
 
     def _set_address(self, action: SetAddress) -> None:
-        link = self._link(action.namespace, action.dev)
-        message = requests.set_address(link.ifindex, action.address, scope=action.scope, proto=PROTO)
+        index = self._index(action.namespace, action.dev)
+        message = requests.set_address(index, action.address, scope=action.scope, proto=PROTO)
         self._ask(action.namespace, message, f"adding {action.address} to {action.dev}")
         if action.announce:
             with contextlib.suppress(DriverError):  # the device is down, say; it is said again in a second
-                announce.announce(self._session, action.namespace, link, action.address)
+                link = self._session.link(action.namespace, action.dev)
+                if link is not None:
+                    announce.announce(self._session, action.namespace, link, action.address)
 
     def _delete_address(self, action: DeleteAddress) -> None:
         with self._gone_already():
-            link = self._link(action.namespace, action.dev)
-            message = requests.delete_address(link.ifindex, action.address)
+            index = self._index(action.namespace, action.dev)
+            message = requests.delete_address(index, action.address)
             self._ask(action.namespace, message, f"deleting {action.address} from {action.dev}")
 
     def _set_route(self, action: SetRoute) -> None:
         row = action.row
         if action.dev:
-            row = row._replace(ifindex=self._link(action.namespace, action.dev).ifindex)
+            row = row._replace(ifindex=self._index(action.namespace, action.dev))
         if action.hops:
             ways = [
-                way.hop._replace(ifindex=self._link(action.namespace, way.dev).ifindex if way.dev else 0)
+                way.hop._replace(ifindex=self._index(action.namespace, way.dev) if way.dev else 0)
                 for way in action.hops
             ]
             row = row._replace(paths=requests.paths(ways))
@@ -316,8 +308,8 @@ class _Visit:
             self._ask(action.namespace, requests.delete_rule(action.row), f"deleting the rule {action.row.priority}")
 
     def _set_neighbour(self, action: SetNeighbour) -> None:
-        link = self._link(action.namespace, action.dev)
-        row = rows.Neighbour(link.ifindex, action.ip, action.mac, PROTO)
+        index = self._index(action.namespace, action.dev)
+        row = rows.Neighbour(index, action.ip, action.mac, PROTO)
         self._ask(action.namespace, requests.set_neighbour(row), f"setting the neighbour {action.ip} on {action.dev}")
 
     def _delete_neighbour(self, action: DeleteNeighbour) -> None:

@@ -3,7 +3,7 @@
 A path that is a link is heard of at the link and at what it points to; a path whose directory is missing is heard of
 when that directory appears. `changed(path, why)` may be spurious; path '' when events were lost, which means all.
 """
-# ruff: noqa: PTH112, PTH115, PTH118, PTH120 - plain strings, which are what inotify's names are compared with
+# ruff: noqa: PTH112, PTH114, PTH115, PTH118, PTH120 - plain strings, which are what inotify's names are compared with
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ class PathWatcher:
             self._unuse(path, place)
         self._paths[path] = new
 
+    def _still(self, path: str, directory: str, name: str) -> bool:
+        """Is `path` this very name in this directory, and no link: is there nowhere else to hear of it?"""
+        plain = path == os.path.join(directory, name) and self._paths.get(path) == frozenset({(directory, name)})
+        return plain and not os.path.islink(path)
+
     def _unuse(self, path: str, place: tuple[str, str]) -> None:
         users = self._names.get(place)
         if users is None or path not in users:
@@ -135,7 +140,8 @@ class PathWatcher:
         else:  # the directory went away, so whatever is below it may have
             paths = sorted({path for place, users in self._names.items() if place[0] == directory for path in users})
         for path in paths:
-            self._follow(path)
+            if not self._still(path, directory, name):
+                self._follow(path)
             self._changed(path, f"{path} changed" if name else f"{directory} went away")
 
 

@@ -128,7 +128,9 @@ class Netlink:
         if space.later:
             space.doubt |= space.later
             space.later.clear()
-            self._on_change(name, frozenset(), "what may have gone with it")
+            # Said when the pass that asks here waits for the kernel, or has ended: the repair does not wait for it.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._on_change, name, frozenset(), "what may have gone with it")
         return True
 
     async def perform(self, name: str, work: Callable[[Session], Result], *, tables: Collection[str] = ALL) -> Result:
@@ -195,9 +197,9 @@ class Netlink:
         listener, watch = self._listener, self._watch
         if listener is None or watch is None:
             return
-        for descriptor in (listener.socket.fileno(), watch.descriptor):
+        for descriptor, heard in ((listener.socket.fileno(), self._hear), (watch.descriptor, self._readable)):
             if on:
-                loop.add_reader(descriptor, self._readable)
+                loop.add_reader(descriptor, heard)
             else:
                 loop.remove_reader(descriptor)
 
@@ -279,15 +281,19 @@ class Netlink:
         if not self._visiting:
             self._readable()
 
-    def _readable(self) -> None:
+    def _hear(self) -> None:
+        """The rtnetlink socket alone: names have a callback of their own, and no repair waits for a look at them."""
+        self._readable(names=False)
+
+    def _readable(self, *, names: bool = True) -> None:
         try:
-            self.drain()
+            self.drain(names=names)
         except DriverError as error:
             self.ready, self.problem = False, str(error)
             if self._ended is not None and not self._ended.done():
                 self._ended.set_exception(error)
 
-    def drain(self, *, quiet: str = "") -> bool:
+    def drain(self, *, quiet: str = "", names: bool = True) -> bool:
         """Take what the streams have now into the replicas, and report the news. True when there may be more.
 
         Raises DriverError.
@@ -298,8 +304,9 @@ class Netlink:
         news = News()
         for heard in listener.take():
             self._registry.heard(heard, news)
-        for name in self._registry.named(watch.take(), news):
-            self._expect(name, 0)
+        if names:
+            for name in self._registry.named(watch.take(), news):
+                self._expect(name, 0)
         if self._remounted:
             self._remounted = False
             self._registry.remounted(news)

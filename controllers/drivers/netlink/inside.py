@@ -121,6 +121,10 @@ class Session:
             raise
         return rows.link(answers[0].body)
 
+    def index(self, name: str, device: str) -> int:
+        """The number of the device of this name, 0 when there is none: all that a request has to know of it."""
+        return self.channel(name).index_of(device)
+
     def number(self, name: str) -> int:
         """The nsid by which the host's listener tells the namespace's events apart; it is given one if it has none."""
         descriptor = self.descriptor(name)

@@ -263,7 +263,7 @@ class Registry:
         """Others may wait for a device by name: both its names, if it was renamed, are news."""
         row = rows.link(heard.body)
         before = space.links.get(row.ifindex)
-        if space.apply(heard.kind, heard.flags, heard.body):
+        if space.apply(heard.kind, heard.flags, heard.body, row):
             news.add(space.name, {row.name} | ({before.name} if before is not None else set()))
             if row.ifindex == 1:
                 self._note_mark(space)

@@ -112,12 +112,12 @@ class Space:
         self.version += 1
         self._names = None
 
-    def apply(self, kind: int, flags: int, body: bytes) -> bool:
-        """Take over one event. True when what is known changed, or came into doubt."""
+    def apply(self, kind: int, flags: int, body: bytes, link: rows.Link | None = None) -> bool:
+        """Take over one event. True when what is known changed, or came into doubt. `link` is `body`, read already."""
         doubted = len(self.doubt)
         match kind:
             case rows.RTM_NEWLINK | rows.RTM_DELLINK:
-                changed = self._link(rows.link(body), gone=kind == rows.RTM_DELLINK, body=body)
+                changed = self._link(link or rows.link(body), gone=kind == rows.RTM_DELLINK, body=body)
             case rows.RTM_NEWADDR | rows.RTM_DELADDR:
                 changed = self._address(rows.address(body), gone=kind == rows.RTM_DELADDR)
             case rows.RTM_NEWROUTE | rows.RTM_DELROUTE:
@@ -185,8 +185,9 @@ class Space:
         if not gone and (not known or (replaces and len(known) == 1)):
             self.routes[key] = (row,)
             return True
-        if gone and not known:
-            return False
+        if _apart(known, row) and not replaces:
+            self.routes[key] = tuple(other for other in known if other != row) if gone else (*known, row)
+            return True
         self.doubt.add("routes")  # several next hops: which of them are left is for a dump to say
         return True
 
@@ -212,6 +213,14 @@ class Space:
         if any(key[0] == index for key in self.neighbours):
             self.doubt.add("neighbours")  # it may be a permanent one that has become an ordinary one
         return False
+
+
+def _apart(known: Sequence[rows.Route], row: rows.Route) -> bool:
+    """Do these routes to one destination come and go each by itself, as every device's own to fe80::/64 do?
+
+    IPv6 routes without a gateway are never next hops of one another. Two that look the same cannot be told apart.
+    """
+    return all(r.family == rows.INET6 and not (r.via or r.paths) for r in (*known, row)) and known.count(row) < 2
 
 
 def _indexed(table: str, found: Sequence[Any]) -> Any:

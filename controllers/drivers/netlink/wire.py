@@ -8,6 +8,7 @@ A `Channel` blocks, for a moment only: the kernel answers within the call that a
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -30,6 +31,8 @@ _BUFFER = 1 << 17
 HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
+_SIOCGIFINDEX = 0x8933
+_IFREQ = struct.Struct("16si20x")
 
 
 class RefusedError(TerminalError):
@@ -105,6 +108,16 @@ class Channel:
     def cookie(self) -> int:
         """The identity of the namespace it is in: never used twice while the machine runs."""
         return int.from_bytes(self.socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+
+    def index_of(self, device: str) -> int:
+        """The number of the device of this name, 0 when there is none; a tenth of what asking for all of it costs."""
+        try:
+            answer = fcntl.ioctl(self.socket, _SIOCGIFINDEX, _IFREQ.pack(device.encode(), 0))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise DriverError(f"looking for device {device}: {error.strerror}; tried again soon") from error
+        return int(_IFREQ.unpack(answer)[1])
 
     def close(self) -> None:
         self.socket.close()

@@ -109,6 +109,14 @@ async def test_what_ip_breaks_is_repaired_by_the_event() -> None:
 
 
 @privately
+async def test_a_port_that_left_its_bridge_is_put_back() -> None:
+    links = "{br: {type: bridge}, p: {type: veth, peer: {name: ph}, master: br}}"
+    async with running(f"namespaces: {{q: {{links: {links}}}}}") as node:
+        await repairs(node, "link/q/p", "link set p nomaster")
+        await node.plans_nothing()
+
+
+@privately
 async def test_ends_on_the_host_are_repaired_too() -> None:
     async with running(ROUTER) as node:
         await repairs(node, "link/q/v", "link set vh down", ns="")

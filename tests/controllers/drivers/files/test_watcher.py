@@ -99,6 +99,15 @@ async def test_a_link_is_heard_of_where_it_is_and_where_it_points(ears: Ears, tm
     await ears.quiet()
     (tmp_path / "other").write_text("3")
     await ears.hears(link)
+    plain = tmp_path / "plain"
+    plain.write_text("4")
+    ears.watcher.track(str(plain))
+    (tmp_path / "new").symlink_to("real/f")
+    (tmp_path / "new").rename(plain)
+    await ears.hears(plain)
+    await ears.quiet()
+    target.write_text("5")
+    await ears.hears(plain)
 
 
 async def test_a_neighbour_is_not_heard_and_a_forgotten_path_neither(ears: Ears, tmp_path: Path) -> None:

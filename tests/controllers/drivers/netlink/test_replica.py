@@ -56,6 +56,18 @@ def test_a_second_route_to_the_same_place_puts_the_routes_in_doubt() -> None:
     assert space.doubt == {"routes"}
 
 
+def test_every_device_has_its_own_link_local_route_which_comes_and_goes_without_a_dump() -> None:
+    space = empty()
+    routes = [
+        ROUTE._replace(family=rows.INET6, to="fe80::/64", via="", src="", onlink=False, ifindex=i) for i in (3, 4)
+    ]
+    for row in routes:
+        space.apply(rows.RTM_NEWROUTE, 0, requests.set_route(row).body)
+    assert space.apply(rows.RTM_DELROUTE, 0, requests.set_route(routes[0]).body)
+    assert list(space.routes.values()) == [(routes[1],)]
+    assert not space.doubt
+
+
 def test_what_the_kernel_takes_away_in_silence_is_in_doubt() -> None:
     space = empty()
     up = rows.LINK.pack(0, 0, 3, rows.IFF_UP, 0) + text(3, "eth0")
@@ -89,9 +101,17 @@ async def test_the_replica_says_what_ip_says_after_any_hundred_changes() -> None
         if number % 7 == 0:
             ip("link", "set", "v", "down", ns="a")
             ip("link", "set", "v", "up", ns="a")
+            ip("-6", "route", "append", "fd05::/64", "dev", "v", "metric", f"{number + 1}", ns="a")
+            ip("-6", "route", "append", "fd05::/64", "dev", "w", "metric", f"{number + 1}", ns="a")
+        if number % 14 == 0:
+            ip("-6", "route", "del", "fd05::/64", "dev", "w", "metric", f"{number + 1}", ns="a")
     space = await driver.space("a")
     assert space is not None
     names = {row.ifindex: row.name for row in space.links.values()}
+    devices = [names[row.ifindex] for found in space.routes.values() for row in found if row.to == "fd05::/64"]
+    assert sorted(devices) == sorted(
+        line.split()[2] for line in ip("-6", "route", "show", "fd05::/64", ns="a").splitlines()
+    )
     shown = ip("-o", "-4", "addr", ns="a")
     for index, address in space.addresses:
         assert f"{names[index]}    inet {address}" in shown or ":" in address
@@ -108,6 +128,19 @@ async def test_the_replica_says_what_ip_says_after_any_hundred_changes() -> None
     assert await driver.space("a") is None
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+    driver.close()
+
+
+@privately
+async def test_a_device_is_found_by_its_name_in_the_namespace_that_was_entered() -> None:
+    driver = Netlink(mark="m", on_change=lambda *_: None)
+    sh("ip", "netns", "add", "a")
+    ip("link", "add", "a-name-of-15-by", "index", "77", "type", "bridge", ns="a")
+    inside = driver._inside
+    found = inside.begin(
+        lambda s: (s.index("a", "a-name-of-15-by"), s.index("host", "a-name-of-15-by"), s.index("a", "lo"))
+    )
+    assert await inside.ended(found) == (77, 0, 1)
     driver.close()
 
 
