@@ -17,7 +17,6 @@ from reconciler.book import DesiredBook
 from reconciler.charges import charge, fights
 from reconciler.clock import Clock
 from reconciler.contract import (
-    Change,
     Controller,
     Event,
     Focus,
@@ -26,14 +25,14 @@ from reconciler.contract import (
     ResourceStatus,
     Scope,
     Sink,
-    Verb,
     View,
 )
 from reconciler.errors import DriverError, NotReady
+from reconciler.experience import Experience
 from reconciler.gates.admission import Gates
 from reconciler.gates.base import ChangeGate
 from reconciler.gates.budget import Budget
-from reconciler.judge import Judgement, journal_entry, judge, scope_id
+from reconciler.judge import journal_entry, judge, scope_id
 from reconciler.logs import get_logger
 from reconciler.metrics import Metrics
 from reconciler.pipeline import PassResult, Pipeline
@@ -43,7 +42,7 @@ from reconciler.proving import Proofs
 from reconciler.queue import SHARE, Priority, ScopeQueue, Work
 from reconciler.settings import Settings
 from reconciler.status import StatusBook, worst
-from reconciler.stream import EventStream
+from reconciler.supervision import supervise
 from reconciler.waiting import Waiting
 
 HEARTBEAT = Scope("engine", "heartbeat")
@@ -76,7 +75,8 @@ class Engine:
         self._controllers = {controller.name: controller for controller in controllers}
         self.statuses = StatusBook()
         self.book = DesiredBook(controllers)
-        self.gates = Gates.build(settings, usable=self._usable, chance=clock.chance)
+        self.experience = Experience(self.statuses, self.book)
+        self.gates = Gates.build(settings, usable=self.experience.usable, chance=clock.chance)
         self.queue = ScopeQueue(clock)
         self.waiting = Waiting(self.queue, self._nearness)
         self._pipeline = Pipeline(self._controllers, self.gates, clock)
@@ -84,8 +84,6 @@ class Engine:
         self._sinks = list(sinks)
         self.config_valid = True
         self._pass_id = 0
-        self._converged_once: dict[ResourceId, int] = {}
-        self._looked: set[ResourceId] = set()
         self._overtaken: dict[Scope, set[ResourceId]] = {}
         """What became declared otherwise since the pass over a scope began."""
         self._strays: set[Scope] = set()
@@ -123,7 +121,7 @@ class Engine:
         self._strays = (self._strays | changed.keys()) - self.book.scopes()
         self.metrics.set_revision(snapshot.revision)
         for scope, resources in changed.items():
-            self._looked.difference_update(rid for rid in resources if rid not in snapshot.resources)
+            self.experience.gone(rid for rid in resources if rid not in snapshot.resources)
             self._overtaken.setdefault(scope, set()).update(resources)
             self.gates.backoff.clear([*resources, scope_id(scope)])
             self._look_at_changed(scope, resources)
@@ -141,11 +139,6 @@ class Engine:
         if focus is None:
             self.statuses.unsettle(scope)
         self.queue.add(scope, focus, "declared state changed")
-
-    def was_converged(self) -> None:
-        """The current state was reached before this start: what differs from it now is drift."""
-        for rid, resource in self.book.snapshot.resources.items():
-            self._converged_once.setdefault(rid, resource.generation)
 
     def scopes(self) -> set[Scope]:
         """All scopes: where something is declared, and where something of ours may be left."""
@@ -187,7 +180,8 @@ class Engine:
             for number in range(SHARE * len(self._controllers)):
                 group.create_task(self._worker(f"worker-{number}"), name=f"worker-{number}")
             for controller in self._controllers.values():
-                group.create_task(self._supervise(controller), name=f"watch-{controller.name}")
+                watching = supervise(controller, self._hear, self._missed, metrics=self.metrics, clock=self.clock)
+                group.create_task(watching, name=f"watch-{controller.name}")
             group.create_task(self._resync(), name="resync")
             group.create_task(self._pulse(), name="pulse")
 
@@ -219,24 +213,8 @@ class Engine:
             self._strays.add(scope)
         self.waiting.retry(scope, at)
 
-    async def _supervise(self, controller: Controller) -> None:
-        """Keep a controller's watch running; a watch that ends has lost something, so everything is looked at."""
-        delay = 0.1
-        stream = getattr(controller, "events", None)
-        if isinstance(stream, EventStream):
-            stream.listener = self._hear
-        while True:
-            started = self.clock.now()
-            try:
-                async for event in controller.watch():
-                    self._hear(event)
-                log.warning("watch_ended", controller=controller.name, retry_in=delay)
-            except Exception:  # the supervisor's one catch: a watch that crashed is started again, loudly
-                log.exception("watch_crashed", controller=controller.name, retry_in=delay)
-            self.metrics.watch_ended[controller.name,].inc()
-            delay = 0.1 if self.clock.now() - started > 60.0 else min(30.0, delay * 2)
-            await asyncio.sleep(delay)
-            self.look((s for s in self.scopes() if s.controller == controller.name), "watch started again")
+    def _missed(self, controller: Controller) -> None:
+        self.look((s for s in self.scopes() if s.controller == controller.name), "watch started again")
 
     def _hear(self, event: Event) -> None:
         self.queue.add(event.scope, event.focus, event.reason)
@@ -309,8 +287,8 @@ class Engine:
         failed_until = charge(
             self.gates,
             result,
-            generation=self._generation,
-            is_drift=self._is_drift,
+            generation=self.experience.generation,
+            is_drift=self.experience.is_drift,
             members=[*self.book.resources(scope), *self.statuses.of(scope)],
         )
         verdict = judge(
@@ -333,7 +311,7 @@ class Engine:
             result.ended - result.started,
             now - work.since,
         )
-        entry = journal_entry(result, verdict, known=known, is_drift=self._is_drift, entry=frame)
+        entry = journal_entry(result, verdict, known=known, is_drift=self.experience.is_drift, entry=frame)
         if isinstance(result.blind, NotReady) and not self.statuses.known(scope):
             entry = None  # a bridge that is only now being made: the story begins when it answers
         if result.blind is not None:
@@ -346,7 +324,7 @@ class Engine:
             # They changed under this pass: what it found of them is history, and the next one waits already.
             self.statuses.await_look(scope, late)
         if result.blind is None:
-            self._remember(result, verdict, late)
+            self.experience.remember(result, verdict, late, self.gates.backoff)
             if not self.statuses.due(scope) <= late:
                 self.queue.add(scope, None, "not all that changed was looked at")
         self.metrics.pass_finished(scope.controller, outcome, frame.seconds)
@@ -379,36 +357,6 @@ class Engine:
     def _failed_scope(self, scope: Scope, error: Exception) -> float:
         return self.gates.backoff.failed(scope_id(scope), generation=0, error=str(error), now=self.clock.now())
 
-    def _generation(self, rid: ResourceId) -> int:
-        resource = self.book.snapshot.resources.get(rid)
-        return resource.generation if resource is not None else 0
-
-    def _is_drift(self, change: Change) -> bool:
-        """The world changed, and not what was declared: this generation was right once, or nobody ever declared it."""
-        if change.verb is Verb.DELETE:
-            return not change.prune
-        known = self._converged_once.get(change.resource)
-        return known is not None and known == self._generation(change.resource)
-
-    def _remember(self, result: PassResult, verdict: Judgement, late: Collection[ResourceId]) -> None:
-        declared = self.book.resources(result.scope)
-        failing = self.gates.backoff.failing()
-        for rid in declared if result.looked_at is None else result.looked_at:
-            if rid in late:
-                continue
-            resource = declared.get(rid)
-            if resource is None:
-                self._converged_once.pop(rid, None)
-                continue
-            self._looked.add(rid)
-            if rid not in verdict.found:
-                self._converged_once[rid] = resource.generation
-            if failing and (rid not in verdict.found or rid in verdict.fought_over):
-                self.gates.backoff.succeeded(rid)
-        for change in result.done:
-            if change.resource not in declared:
-                self._converged_once.pop(change.resource, None)
-
     def _emit(self, entry: PassRecord) -> None:
         drifts = Counter(a.resource.kind for a in entry.actions if a.drift and a.result != "failed")
         for kind, number in drifts.items():
@@ -436,16 +384,7 @@ class Engine:
         """0: not there; 1: there, with something wrong; 2: right."""
         if isinstance(ref, Scope):
             return 2 if ref in self.statuses.settled else 0
-        return self._usable(ref) + (self._usable(ref) and self.statuses.converged(ref))
-
-    def _usable(self, rid: ResourceId) -> bool:
-        """May others refer to this resource? Not before it was looked at once, and not while it is another's."""
-        resource = self.book.snapshot.resources.get(rid)
-        if resource is None:
-            return False
-        scope = self.book.controller(rid.kind).scope(resource)
-        status = self.statuses.of(scope).get(rid)
-        return rid in self._looked and (status is None or status.outcome is not Outcome.CONFLICT)
+        return self.experience.usable(ref) + (self.experience.usable(ref) and self.statuses.converged(ref))
 
     def _note_converged(self, wall: float) -> None:
         converged = self.converged()

@@ -94,4 +94,4 @@ def _compare_with_before(parts: Assembly, remembered: Remembered | None) -> None
     before = remembered.revision[0] if remembered is not None and remembered.revision is not None else None
     current = parts.engine.book.snapshot.revision
     if before is not None and before.applied is not None and before.revision == current:
-        parts.engine.was_converged()
+        parts.engine.experience.was_converged()
