@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiomqtt
 
+from reconciler.doors.mqtt_link import heed_loss
 from reconciler.settings_sections import Mqtt
 from tests.server import Child, Process, Server, call, free_ports, listens
 
@@ -108,8 +109,12 @@ class Mosquitto(Server):
     async def client(self, user: str = "reader") -> AsyncIterator[aiomqtt.Client]:
         """A client of the test's own."""
         path = str(self.directory / "socket")
-        async with aiomqtt.Client(path, transport="unix", username=user, password=USERS[user]) as client:
-            yield client
+        client = aiomqtt.Client(path, transport="unix", username=user, password=USERS[user])
+        try:
+            async with client:
+                yield client
+        finally:
+            heed_loss(client)
 
     def _passwords(self) -> str:
         path = self.directory / "passwords"

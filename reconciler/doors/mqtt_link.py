@@ -72,8 +72,18 @@ async def connection(
         logger=_quiet(),
     )
     with broken(mqtt):
-        async with client:
-            yield client
+        try:
+            async with client:
+                yield client
+        finally:
+            heed_loss(client)
+
+
+def heed_loss(client: Client) -> None:
+    """Whoever used the client knows that the connection broke off; the library would have the loop complain of it."""
+    lost = client._disconnected  # noqa: SLF001 (aiomqtt 2.5 returns early from `__aexit__` and never looks at it)
+    if lost.done() and not lost.cancelled():
+        lost.exception()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -14,7 +15,7 @@ import structlog
 from reconciler import logs
 from reconciler.clock import SystemClock
 from reconciler.contract import Outcome
-from reconciler.doors import mqtt, mqtt_looks, wire
+from reconciler.doors import mqtt, mqtt_link, mqtt_looks, wire
 from reconciler.doors.mqtt import Publisher
 from reconciler.doors.mqtt_format import LARGEST, NodeEvent, Topics, offline, read_report, report_payload
 from reconciler.errors import ConfigError
@@ -186,6 +187,17 @@ async def test_a_broker_that_restarts_loses_no_event_and_is_given_the_newest_sta
         assert events == list(range(50))
         assert (await stands(mosquitto, lambda r: r.online)).revision == "after"
         assert publisher.notices() == ()
+
+
+async def test_a_loss_that_nobody_was_waiting_for_is_not_complained_of_by_the_loop(mosquitto):
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+    async with mqtt_link.connection(mosquitto.settings(), "idle") as client:
+        mosquitto.kill()
+        await until(client._disconnected.done, "the loss is noticed")
+    del client
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_broker_that_is_away_for_too_long_costs_the_oldest_events_and_says_how_many(mosquitto, watched):
