@@ -19,6 +19,7 @@ from tests.benchmarks import (
     notifications,
     notify,
     passes,
+    restart,
     scale,
     services,
     storm,
@@ -58,6 +59,7 @@ ALL = (
     "notifications",
     "notify",
     "flood",
+    "restart",
     "breaker",
 )
 
@@ -111,6 +113,8 @@ def _tables(chosen: list[str], directory: Path, args: argparse.Namespace) -> Ite
         yield notify.table(directory)
     if "flood" in chosen:
         yield flood.table(directory)
+    if "restart" in chosen:
+        yield restart.table(directory)
     if "breaker" in chosen:
         yield breaker.table(directory, args.seconds, args.seed)
 

@@ -7,7 +7,6 @@ twice, and between them is what is no notification. The daemon is as shipped, on
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -16,15 +15,15 @@ from pathlib import Path
 
 from tests.benchmarks.cloud import NODES, Cloud, channel, followed, mac
 from tests.benchmarks.daemon import Daemon, switch
+from tests.benchmarks.lag import Lags, watched
 from tests.benchmarks.notify import BRIDGE, UNICAST, listens
-from tests.benchmarks.report import Table, ms, say
+from tests.benchmarks.report import Table, say
 from tests.benchmarks.wire import FlowWire, until
 from tests.rabbitmq import RabbitServer
 
 FLOOD, PORTS, NETWORKS = 50_000, 2_000, 20
 TWICE, GARBAGE = 50, 100
 """One in so many is told twice, one in so many is garbage."""
-_BUCKET = re.compile(r'reconciler_loop_lag_seconds_bucket\{le="([^"]+)"\}')
 
 
 @dataclass(slots=True)
@@ -33,6 +32,7 @@ class _Found:
     after: dict[str, float] = field(default_factory=dict)
     digested: float = 0.0
     cpu: float = 0.0
+    lags: Lags = field(default_factory=Lags)
     memory: tuple[int, int, int] = (0, 0, 0)
     """Before, the most of it meanwhile, and after, in bytes."""
 
@@ -83,7 +83,11 @@ def _digest(daemon: Daemon, found: _Found) -> None:
     daemon.until(lambda: listens(daemon), "does not listen to the broker")
     began, cpu = time.monotonic(), daemon.cpu()
     found.before = daemon.metrics()
-    with contextlib.closing(FlowWire(daemon.ovs.rundir, BRIDGE)) as wire, _most(daemon) as most:
+    with (
+        contextlib.closing(FlowWire(daemon.ovs.rundir, BRIDGE)) as wire,
+        _most(daemon) as most,
+        watched(daemon) as found.lags,
+    ):
         until(lambda: _there(wire), "the last port is not reached", 300.0, 0.25)
         found.digested = time.monotonic() - began
     found.after, found.cpu = daemon.metrics(), daemon.cpu() - cpu
@@ -123,14 +127,12 @@ def _table(found: _Found) -> Table:
         return sum(value - found.before.get(key, 0.0) for key, value in found.after.items() if key.startswith(name))
 
     passes = {name: grown(f'reconciler_passes_total{{controller="{name}"') for name in ("ovsdb", "flow")}
-    lags = _lags(found)
-    total = lags[-1][1]
     composed = grown("reconciler_compose_seconds_count")
     before, most, after = (f"{size / 2**20:.0f}" for size in found.memory)
     rows = [
         ["start to the last one's flow", f"{found.digested:.1f} s ({FLOOD / found.digested:,.0f}/s)"],
         ["CPU of the daemon meanwhile", f"{found.cpu:.1f} s"],
-        ["loop lag p50, p99", f"{_at(lags, 0.5)}, {_at(lags, 0.99)} (of {total:.0f} looks)"],
+        found.lags.row(),
         ["desired states made", f"{composed:.0f}"],
         ["passes over flows (2 scopes)", f"{passes['flow']:.0f}"],
         ["passes over OVSDB (1 scope)", f"{passes['ovsdb']:.0f}"],
@@ -140,20 +142,5 @@ def _table(found: _Found) -> Table:
         f"{FLOOD:,} messages wait when it starts: {PORTS:,} ports that move from node to node; one in {TWICE} is told",
         f"twice, one in {GARBAGE} is garbage. Aims: p99 of the loop lag under 50 ms, a few passes per scope.",
     )
-    raw = {"digested_s": found.digested, "passes": passes, "composed": composed, "lag_buckets_s": lags}
+    raw = {"digested_s": found.digested, "passes": passes, "composed": composed, "lags_s": found.lags.seen}
     return Table("flood: notifications that wait at the broker", ("what", "value"), rows, notes, raw)
-
-
-def _lags(found: _Found) -> list[tuple[float, float]]:
-    """(upper edge in seconds, how many turns of the loop were no later)."""
-    after = found.after
-    edges = (
-        (float(hit[1]), after[key] - found.before.get(key, 0.0)) for key in after if (hit := _BUCKET.fullmatch(key))
-    )
-    return sorted(edges)
-
-
-def _at(lags: list[tuple[float, float]], share: float) -> str:
-    """The bucket that this share of the looks falls into."""
-    edge = next(edge for edge, count in lags if count >= share * lags[-1][1])
-    return f"under {ms(edge)} ms" if edge != float("inf") else "over all buckets"

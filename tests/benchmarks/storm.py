@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.flows import DeleteFlow
 from tests.benchmarks.daemon import Daemon, switch
+from tests.benchmarks.lag import Lags, watched
 from tests.benchmarks.nodes import node
 from tests.benchmarks.report import Table, ms, say
 from tests.benchmarks.wire import FlowWire, OvsdbWire, until
@@ -20,7 +20,6 @@ from tests.benchmarks.wire import FlowWire, OvsdbWire, until
 FLOWS, PAIRS = 10_000, 500
 DELETED, FLAPS = 5_000, 500
 STEPS = 100
-_BUCKET = re.compile(r'reconciler_loop_lag_seconds_bucket\{le="([^"]+)"\}')
 
 
 @dataclass(slots=True)
@@ -44,7 +43,7 @@ def table(directory: Path) -> Table:
             rows = stack.enter_context(contextlib.closing(OvsdbWire(ovs.rundir / "db.sock")))
             before = daemon.metrics()
             began = time.monotonic()
-            with _sampled(daemon, began) as seen:
+            with _sampled(daemon, began) as seen, watched(daemon) as lags:
                 broke = _storm(flows, rows)
                 ended = time.monotonic()
                 say(f"storm of {broke:.2f} s is over, {flows.count():,} flows and {_ports(rows)} ports are there")
@@ -55,7 +54,7 @@ def table(directory: Path) -> Table:
             daemon.quiet()
             after = daemon.metrics()
         daemon.end()
-    return _table(before, after, seen, broke, whole - ended, said - ended)
+    return _table(before, after, seen, lags, (broke, whole - ended, said - ended))
 
 
 def _storm(flows: FlowWire, rows: OvsdbWire) -> float:
@@ -106,13 +105,14 @@ def _sampled(daemon: Daemon, began: float) -> Iterator[_Seen]:
 
 
 def _table(
-    before: dict[str, float], after: dict[str, float], seen: _Seen, broke: float, whole: float, said: float
+    before: dict[str, float], after: dict[str, float], seen: _Seen, lags: Lags, took: tuple[float, float, float]
 ) -> Table:
+    broke, whole, said = took
+
     def grown(name: str) -> float:
         return sum(value - before.get(key, 0.0) for key, value in after.items() if key.startswith(name))
 
     passes = {name: grown(f'reconciler_passes_total{{controller="{name}"') for name in ("ovsdb", "flow")}
-    worst_lag = _worst_lag(before, after)
     oldest = max((age for _, _, age in seen.samples), default=0.0)
     rows = [
         ["the storm itself", f"{broke:.2f} s"],
@@ -120,7 +120,7 @@ def _table(
         ["end of storm to converged, says the daemon", f"{said:.2f} s"],
         ["passes over OVSDB (1 scope)", f"{passes['ovsdb']:.0f}"],
         ["passes over flows (2 scopes)", f"{passes['flow']:.0f}"],
-        ["largest loop lag", worst_lag],
+        lags.row(),
         ["samples of /metrics meanwhile", str(len(seen.samples))],
         ["slowest of these scrapes", f"{ms(max(seen.scrapes))} ms"],
         ["oldest waiting event seen in them", f"{ms(oldest)} ms"],
@@ -129,16 +129,5 @@ def _table(
         f"{DELETED:,} of {FLOWS:,} flows and {FLAPS} of {2 * PAIRS:,} ports deleted one by one within a second.",
         "Aims: fewer than 20 passes per scope, loop lag under 50 ms, queue age visible throughout.",
     )
-    raw = {"passes": passes, "samples": seen.samples, "whole_seconds": whole, "said_seconds": said}
+    raw = {"passes": passes, "samples": seen.samples, "whole_seconds": whole, "said_seconds": said, "lags_s": lags.seen}
     return Table("Storm", ("what", "value"), rows, notes, raw)
-
-
-def _worst_lag(before: dict[str, float], after: dict[str, float]) -> str:
-    """The bucket that the slowest turn of the loop fell into."""
-    grown = [(float(found[1]), after[key] - before.get(key, 0.0)) for key in after if (found := _BUCKET.fullmatch(key))]
-    grown.sort()
-    total = grown[-1][1]
-    at = next(index for index, (_, count) in enumerate(grown) if count >= total)
-    low = grown[at - 1][0] if at else 0.0
-    tail = ", ".join(f"{total - count:.0f} over {ms(edge)} ms" for edge, count in grown if edge in {0.01, 0.025, 0.05})
-    return f"{ms(low)} to {ms(grown[at][0])} ms (of {total:.0f}: {tail})"
