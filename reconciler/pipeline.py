@@ -6,6 +6,7 @@ that the engine turns into statuses, retries and the journal.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,9 @@ from reconciler.contract import Change, Controller, Finding, Focus, Group, Group
 from reconciler.errors import NotReady, ReconcilerError, TerminalError, VerificationError
 from reconciler.gates.admission import Decision, Gates
 from reconciler.gates.base import ChangeGate, Context
+
+LARGE = 200
+"""Changes in a plan, from which on the loop may turn between the steps of its pass: others wait for it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Pipeline:
             return PassResult(
                 view.scope, plan, looked_at=plan.looked_at, owned=plan.owned, started=started, ended=self._clock.now()
             )
+        await _turn(plan)
         decisions = self._gates.admit(plan, Context(started, self._clock.wall(), view, plan), mounted)
         withheld = [decision for decision in decisions if decision.withheld is not None]
         admitted = [decision.group for decision in decisions if decision.withheld is None]
@@ -77,8 +82,12 @@ class Pipeline:
             )  # fmt: skip
         for group in admitted:
             self._gates.rate.charge(group, started)
+        await _turn(plan)
         results = await self._act(controller, view.scope, admitted)
-        return await self._verify(view, plan, withheld, results, started)
+        await _turn(plan)
+        result = await self._verify(view, plan, withheld, results, started)
+        await _turn(plan)
+        return result
 
     async def _act(self, controller: Controller, scope: Scope, groups: Sequence[Group]) -> list[GroupResult]:
         """Act on whole groups; what fails is split until the culprit is alone, so that its neighbours go on."""
@@ -144,6 +153,11 @@ class Pipeline:
             started=started,
             ended=self._clock.now(),
         )
+
+
+async def _turn(plan: Plan) -> None:
+    if sum(len(group.changes) for group in plan.groups) >= LARGE:
+        await asyncio.sleep(0)
 
 
 def _both(first: frozenset[ResourceId] | None, second: frozenset[ResourceId] | None) -> frozenset[ResourceId] | None:

@@ -29,6 +29,9 @@ _READ = "read"
 
 _KINDS = frozenset(kind.value for kind in Kind)
 
+PIECE = 100
+"""Objects that are taken at once where there are many."""
+
 _OTHER_EVENTS = 50
 """How many kinds of unknown events are counted by name."""
 
@@ -56,6 +59,17 @@ class Changed:
 
     def __bool__(self) -> bool:
         return bool(self.resources or self.rows or self.forgotten)
+
+    @classmethod
+    def together(cls, pieces: Sequence[Changed]) -> Changed:
+        """Of what is done in pieces; `wants_read` is the first reason."""
+        return cls(
+            frozenset().union(*(piece.resources for piece in pieces)),
+            tuple(row for piece in pieces for row in piece.rows),
+            tuple(key for piece in pieces for key in piece.forgotten),
+            next((piece.wants_read for piece in pieces if piece.wants_read), ""),
+            tuple(problem for piece in pieces for problem in piece.problems),
+        )
 
 
 class Mirror:
@@ -130,6 +144,10 @@ class Mirror:
 
     def restore(self, rows: Iterable[MirrorRow]) -> Changed:
         """Start from what the store remembers. What came in before stays where it is newer."""
+        return Changed.together(list(self.restoring(rows)))
+
+    def restoring(self, rows: Iterable[MirrorRow]) -> Iterator[Changed]:
+        """The same in pieces, so that nobody waits for all of it; notices may be taken in between."""
         objects = []
         for row in rows:
             if row.kind == _READ and row.name in _KINDS:
@@ -137,13 +155,18 @@ class Mirror:
                 self._floors[kind] = max(row.at, self._floors.get(kind, 0.0))
             elif row.kind in _KINDS:
                 objects.append(row)
-        for row in objects:
-            key = (Kind(row.kind), row.name)
-            here, there = self._entries.get(key), confirmed(of_row(row), self._floors.get(key[0], 0.0))
-            if here is None or here.version.before(there.version):
-                self._set(key, there)
-                self._touched.pop(key, None)
-        return self._settled()
+        yield Changed()
+        for first in range(0, len(objects), PIECE):
+            for row in objects[first : first + PIECE]:
+                key = (Kind(row.kind), row.name)
+                here, there = self._entries.get(key), confirmed(of_row(row), self._floors.get(key[0], 0.0))
+                if here is None or here.version.before(there.version):
+                    self._set(key, there)
+                    self._touched.pop(key, None)
+            yield Changed()
+        while self._translated.stale:  # only now: what an object lacks may have been among the last
+            yield self._settled(PIECE)
+        yield self._settled()
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -282,8 +305,8 @@ class Mirror:
             self._seen.discard(self._order.popleft())
         return True
 
-    def _settled(self) -> Changed:
-        settled = self._translated.settle()
+    def _settled(self, most: int | None = None) -> Changed:
+        settled = self._translated.settle(most)
         rows, self._rows = self._rows, []
         forgotten = []
         for kind, name in self._touched:

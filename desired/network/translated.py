@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 from desired.network import openstack
@@ -66,12 +67,13 @@ class Translated:
                 self._touch(other)
             self._touch(key)
 
-    def settle(self) -> Settled:
-        """Make anew what the changes concern."""
+    def settle(self, most: int | None = None) -> Settled:
+        """Make anew what the changes concern, `most` resources of it (None: all); `stale`: some are left."""
         changed: set[ResourceId] = set()
         lacking: list[str] = []
         wrong: list[str] = []
-        for kind, name in sorted(self._stale):
+        for kind, name in sorted(islice(self._stale, most)):
+            self._stale.discard((kind, name))
             rid = ResourceId(_MADE[kind], name)
             before = self._made.pop(rid, None)
             problem = self.problems.pop((kind, name), "")
@@ -88,8 +90,11 @@ class Translated:
                 changed.add(rid)
             if lacks:
                 lacking.append(lacks)
-        self._stale.clear()
         return Settled(frozenset(changed), tuple(lacking), tuple(wrong))
+
+    @property
+    def stale(self) -> bool:
+        return bool(self._stale)
 
     def _unrelate(self, other: Key, key: Key) -> None:
         related = self._related.get(other, set())

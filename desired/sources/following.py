@@ -11,11 +11,9 @@ import asyncio
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
-from desired.network.mirror import Changed, Mirror
+from desired.network.mirror import PIECE, Changed, Mirror
 from desired.network.openstack import Body
-from desired.resource import ResourceId
 from desired.sources.amqp import AmqpSource, Batch
 from desired.store import StoreError
 from reconciler.logs import get_logger
@@ -25,9 +23,6 @@ log = get_logger("openstack")
 
 STORE_SECONDS = 5.0
 """How long one wait for the store lasts before its problem is looked at."""
-
-_PIECE = 100
-"""Objects of a full read that are taken at once."""
 
 _FREEZE = 2000
 """Notices or listed objects, after which what they left is kept out of garbage collections (60 ms for 20,000)."""
@@ -64,8 +59,12 @@ class Following:
             return str(error)
         except TimeoutError:
             return f"the store has not told the mirror within {within:.0f} s"
-        changed = self.mirror.restore(rows)
-        self._tell(changed)
+        pieces = []
+        for piece in self.mirror.restoring(rows):
+            pieces.append(piece)
+            self._settle_memory(PIECE)
+            await asyncio.sleep(0)
+        self._tell(Changed.together(pieces))
         return ""
 
     async def run(self) -> None:
@@ -92,17 +91,17 @@ class Following:
     async def read(self, started_at: float, objects: Mapping[str, Sequence[Body]]) -> None:
         """A complete read of the API that began then. In pieces: others go on, and hear of it when all is there."""
         reading = self.mirror.reading(started_at)
-        resources: frozenset[ResourceId] = frozenset()
+        pieces = []
         for kind, bodies in objects.items():
             reading.add(kind, ())
-            for first in range(0, len(bodies), _PIECE):
-                reading.add(kind, bodies[first : first + _PIECE])
-                resources |= self._store(reading.settle()).resources
-                self._settle_memory(_PIECE)
+            for first in range(0, len(bodies), PIECE):
+                reading.add(kind, bodies[first : first + PIECE])
+                pieces.append(self._store(reading.settle()))
+                self._settle_memory(PIECE)
                 await asyncio.sleep(0)
         reading.complete()
-        changed = self._store(reading.settle())
-        self._tell(replace(changed, resources=changed.resources | resources))
+        pieces.append(self._store(reading.settle()))
+        self._tell(Changed.together(pieces))
 
     def _keep(self, changed: Changed) -> None:
         self._tell(self._store(changed))

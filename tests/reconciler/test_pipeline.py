@@ -15,7 +15,8 @@ from reconciler.contract import Change, Finding, Group, GroupResult, Outcome, Pl
 from reconciler.errors import DriverError, NotReady, TerminalError, VerificationError
 from reconciler.gates.admission import Gates
 from reconciler.gates.pauses import DryRun, Only
-from reconciler.pipeline import PassResult, Pipeline
+from reconciler.once import background
+from reconciler.pipeline import LARGE, PassResult, Pipeline
 from reconciler.settings import Settings
 from tests.reconciler.fakes import HERE, Put, VirtualClock, World, WorldController, many, thing, virtually
 
@@ -62,6 +63,25 @@ async def test_a_pass_over_what_is_right_looks_once_and_leaves_no_trace() -> Non
     assert not result.plan
     assert len(bench.world.looks) == 1
     assert result.owned == {"thing": 1}
+
+
+@pytest.mark.parametrize(("things", "turns"), [(LARGE - 1, 0), (LARGE, 4)])
+async def test_a_large_pass_lets_the_loop_turn_between_its_steps(things: int, turns: int) -> None:
+    bench = Bench()
+    turned = 0
+
+    async def others() -> None:
+        nonlocal turned
+        while True:
+            await asyncio.sleep(0)
+            turned += 1
+
+    async with background(others(), "others"):
+        await asyncio.sleep(0)
+        before = turned
+        result = await bench.run(*(thing(f"t{number}") for number in range(things)))
+        assert len(result.done) == things
+        assert turned - before == turns
 
 
 @pytest.mark.parametrize(("trouble", "error"), [("away", NotReady), ("mute", DriverError)])

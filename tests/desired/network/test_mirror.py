@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from desired.network.mirror import Changed, Limits, Mirror
+from desired.network.mirror import PIECE, Changed, Limits, Mirror
 from desired.network.model import NetworkSpec, NeutronPortSpec, Owner, RouterInterface, RouterSpec
 from desired.network.notice import parse
 from desired.network.openstack import Kind
@@ -296,6 +296,22 @@ def test_what_came_before_the_store_answered_stays_where_it_is_newer() -> None:
     tell(mirror, "network.create.end", {"network": network(1, name="new")}, 2.0)
     mirror.restore(rows)
     assert spec_of(mirror, "network", 1).display == "new"
+
+
+def test_a_large_mirror_is_recalled_in_pieces_and_news_may_come_in_between() -> None:
+    old = Mirror(EXACT)
+    ports = [(Kind.PORT, port(number, 1, 2)) for number in range(10, 10 + 3 * PIECE)]
+    rows = old.full_read(5.0, everything((Kind.NETWORK, network(1)), *ports)).rows
+    mirror = Mirror(EXACT)
+    sizes = []
+    for number, piece in enumerate(mirror.restoring(rows)):
+        sizes.append(len(piece.resources))
+        if number == 2:
+            tell(mirror, "port.update.end", {"port": port(10, 1, 2, name="new")}, 6.0)
+        assert not piece.rows
+    assert max(sizes) <= PIECE
+    assert mirror.resources.keys() == old.resources.keys()
+    assert spec_of(mirror, "neutron_port", 10).display == "new"
 
 
 def test_memory_is_bounded() -> None:
