@@ -59,7 +59,9 @@ async def run_daemon(settings: Settings) -> int:
     try:
         take_short_turns()
     except DriverError as error:
-        log.warning("not_prompt", error=str(error))
+        log.info(
+            "not_prompt", error=str(error), next="its unit may ask in its stead, as systemd/reconciler.service does"
+        )
     with node_lock(settings.lock_path):
         parts = build(settings, extra_sinks=[Narrator(settings.log_format)])
         stop = asyncio.Event()
