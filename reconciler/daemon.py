@@ -41,6 +41,9 @@ SWITCH_INTERVAL = 0.0005
 """Seconds that a thread at work (the store's, one that parses YAML) may keep a repair waiting; Python's own is ten
 times that."""
 
+COLLECTIONS = (2_000, 5, 1_000)
+"""Python's own thresholds would look through all of a large model several times while it is made, 0.2 s each."""
+
 READY_PATIENCE = 10.0
 """Seconds after which systemd is told READY whatever the node is like (the YAML is wrong, Open vSwitch is away)."""
 
@@ -56,6 +59,8 @@ async def run_daemon(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. Raises LockHeldError when another one runs."""
     logs.configure(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.freeze()
+    gc.set_threshold(*COLLECTIONS)
     try:
         take_short_turns()
     except DriverError as error:
@@ -136,12 +141,11 @@ def _measure_streams(parts: Assembly, broken: dict[str, int]) -> None:
 
 
 async def _freeze(parts: Assembly) -> None:
-    """Once the node is as declared, what lives now lives long: a full collection of it would stall the loop."""
+    """Once the node is as declared, what lives now lives long: no collection is to look through it again."""
     while not parts.engine.converged():
         await asyncio.sleep(0.5)
-    gc.collect()
+    gc.collect(1)
     gc.freeze()
-    gc.set_threshold(5_000, 20, 100)
 
 
 @contextlib.asynccontextmanager

@@ -148,25 +148,25 @@ class Mirror:
 
     def restoring(self, rows: Iterable[MirrorRow]) -> Iterator[Changed]:
         """The same in pieces, so that nobody waits for all of it; notices may be taken in between."""
+        floors: dict[Kind, float] = {}
         objects = []
         for row in rows:
             if row.kind == _READ and row.name in _KINDS:
-                kind = Kind(row.name)
-                self._floors[kind] = max(row.at, self._floors.get(kind, 0.0))
+                floors[Kind(row.name)] = max(row.at, self._floors.get(Kind(row.name), 0.0))
             elif row.kind in _KINDS:
                 objects.append(row)
-        yield Changed()
         for first in range(0, len(objects), PIECE):
             for row in objects[first : first + PIECE]:
                 key = (Kind(row.kind), row.name)
-                here, there = self._entries.get(key), confirmed(of_row(row), self._floors.get(key[0], 0.0))
+                here, there = self._entries.get(key), confirmed(of_row(row), floors.get(key[0], 0.0))
                 if here is None or here.version.before(there.version):
                     self._set(key, there)
                     self._touched.pop(key, None)
             yield Changed()
         while self._translated.stale:  # only now: what an object lacks may have been among the last
             yield self._settled(PIECE)
-        yield self._settled()
+        self._floors.update({kind: max(at, self._floors.get(kind, 0.0)) for kind, at in floors.items()})
+        yield self._settled()  # and only now is all there, so that what is not there may be deleted
 
     # -- events -------------------------------------------------------------------------------------------------------
 
