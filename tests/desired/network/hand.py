@@ -132,6 +132,7 @@ def on_node(model: Topology) -> list[Resource]:
         made += dhcp.fragment(model, found, NODE, VLANS[found.id])
         for each in found.ports:
             made += hosts.fragment(model, found, each, VLANS[found.id])
+        made += hosts.routes(model, found, NODE)
     for router in model.routers.values():
         made += routers.fragment(model, router, NODE, VLANS)
     return made
