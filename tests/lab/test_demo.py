@@ -75,7 +75,7 @@ def _demo(log: Path, *words: str) -> Iterator[Callable[..., str]]:
         ).stdout
 
     with log.open("w") as output:
-        argv = ["./demo", *words, "--name", name]
+        argv = ["env", "--default-signal=INT", "./demo", *words, "--name", name]  # whoever started us may ignore it
         demo = subprocess.Popen(argv, cwd=CHECKOUT, stdin=null, stdout=output, stderr=output)
         try:
             yield inside
