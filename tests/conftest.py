@@ -6,10 +6,15 @@ They need root and their binaries and fail, saying so, without: a suite that tes
 from __future__ import annotations
 
 import asyncio
+import functools
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.mariadb import MariadbServer
 from tests.neutron import NeutronServer
@@ -22,6 +27,7 @@ hypothesis.settings.load_profile("shared")
 """How long an example takes says how busy the machine is, not what is wrong with the code."""
 
 
+ROOT = Path(__file__).parents[1]
 NEUTRON = "neutron"
 LONGEST = (NEUTRON, "tests/lab/", "tests/functional/")
 """What takes longest comes first: then the many small files at the end keep all test processes busy until the last."""
@@ -31,25 +37,36 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say that no event loop is current: pytest-asyncio would have Python 3.11 make one, and never close it.
 
     And have pytest-xdist keep our order. Its own is by the number of tests, and a whole node has few and long ones.
+    Ctrl-C is tested: a shell that runs us in the background has us, and what we start, ignore it.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.set_event_loop(None)
     config.option.loadscopereorder = False
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup`` a file stays in one process, so that what its module starts is started once.
-
-    All that need a Neutron server stay together: it takes longer to start than most files to run.
-    """
-    groups = {item: group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
+    groups = {item: group_of(item.nodeid) for item in items}
     items.sort(key=lambda item: [not groups[item].startswith(long) for long in LONGEST])
 
 
-def group_of(item: pytest.Item) -> str:
-    return NEUTRON if "neutron_server" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+class Groups(LoadScopeScheduling):
+    """A file stays in one process, so that what its module starts is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    """Instead of ``--dist loadgroup``: with pytest 9.2 its marks do not reach the process that deals out the tests."""
+    return Groups(config, log)
+
+
+@functools.cache
+def group_of(nodeid: str) -> str:
+    """The file; all that need a Neutron server stay together: it takes longer to start than most files to run."""
+    file = nodeid.partition("::")[0]
+    return NEUTRON if "neutron_server" in (ROOT / file).read_text(encoding="utf-8") else file
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def _demo(log: Path, *words: str) -> Iterator[Callable[..., str]]:
         ).stdout
 
     with log.open("w") as output:
-        argv = ["env", "--default-signal=INT", "./demo", *words, "--name", name]  # whoever started us may ignore it
+        argv = ["./demo", *words, "--name", name]
         demo = subprocess.Popen(argv, cwd=CHECKOUT, stdin=null, stdout=output, stderr=output)
         try:
             yield inside

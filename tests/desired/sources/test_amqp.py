@@ -246,13 +246,13 @@ async def test_a_half_open_connection_is_noticed_by_its_heartbeats(
 async def test_credentials_that_are_refused_are_named_and_the_password_is_not(
     settings: AmqpSettings, rabbit_server: RabbitServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rabbit_server.add_user("neutron", "s3cret-right", "/")
-    wrong = rabbit_server.url("neutron", "s3cret-wrong")
+    rabbit_server.add_user("listener", "s3cret-right", "/")
+    wrong = rabbit_server.url("listener", "s3cret-wrong")
     async with listening(fresh(settings, url=wrong), ready=False) as heard:
         await until(lambda: "refuses" in heard.source.problem)
-        for part in (f"broker 127.0.0.1:{rabbit_server.port}", "user 'neutron'", "vhost '/'"):
+        for part in (f"broker 127.0.0.1:{rabbit_server.port}", "user 'listener'", "vhost '/'"):
             assert part in heard.source.problem
-        rabbit_server.set_password("neutron", "s3cret-wrong")
+        rabbit_server.set_password("listener", "s3cret-wrong")
         await until(lambda: heard.source.ready)
     output = capsys.readouterr()
     assert "s3cret" not in f"{heard.source.problem}{output.out}{output.err}{settings!r}"

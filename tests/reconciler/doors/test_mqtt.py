@@ -231,6 +231,7 @@ async def test_a_connection_of_before_that_is_half_open_does_not_make_the_node_o
             await asyncio.sleep(0.3)
             assert [read_report("n1", payload).online for _, _, payload in heard] == [False, True]
             assert read_report("n1", await retained(mosquitto)).online
+    mqtt_link.heed_loss(before)
 
 
 async def test_a_broker_that_is_frozen_is_noticed_and_holds_up_nothing(mosquitto, watched, monkeypatch):
