@@ -424,13 +424,10 @@ def _told(story: Sequence[PassRecord], stopped: float) -> list[str]:
 
 
 def _unexplained(done: Sequence[Done], story: Sequence[PassRecord]) -> list[str]:
-    """Deeds of which no line tells. What was broken shortly before already may have been repaired but once.
-
-    A repair that came through after its second look is told as failed: that is a line as well.
-    """
+    """Deeds of which no line tells. What was broken shortly before already may have been repaired but once."""
     told = [
         (entry.at, str(action.resource))
-        for entry in story for action in entry.actions if action.result in {"done", "failed", "omitted"}
+        for entry in story for action in entry.actions if action.result in {"done", "omitted"}
     ]  # fmt: skip
     sweeping = [
         one for one in done if not one.deed.resources or one.deed.resources[0].startswith(("namespace", "bridge"))
