@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from controllers.drivers.systemd.units import SERVICE, UNIT, UP, UnitState, fed
@@ -40,6 +40,14 @@ _LONGEST_DELAY: Final = 5.0
 log = get_logger("systemd")
 
 
+@dataclass(slots=True)
+class _Ended:
+    """Jobs of one unit that ended, by their path, with systemd's word for how."""
+
+    results: dict[str, str] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class RefusedError(DriverError):
     """systemd answered an order with an error. `name` is that of D-Bus."""
 
@@ -64,7 +72,7 @@ class Systemd:
         self._paths: dict[str, set[str]] = {}
         self._stale: set[str] = set()
         self._reading: dict[str, int] = {}
-        self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._jobs: dict[str, list[_Ended]] = {}
         self._reloading = asyncio.Lock()
         self._reloads_begun = self._reloads_done = 0
         self.problem = "not connected yet"
@@ -177,22 +185,29 @@ class Systemd:
 
     async def _job(self, method: str, name: str, patience: float) -> str:
         what = f"{method} {name}"
-        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        with self._expecting(name, done):
-            await self._call(method, "ss", [name, "replace"], what)
+        with self._expecting(name) as ended:
+            (job,) = await self._call(method, "ss", [name, "replace"], what)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    return await done
+                    while job not in ended.results:
+                        ended.news.clear()
+                        await ended.news.wait()
+                    return ended.results[job]
         return ""
 
     @contextlib.contextmanager
-    def _expecting(self, name: str, done: asyncio.Future[str]) -> Iterator[None]:
-        """By the unit's name: the job's number is known only after the signal may have come."""
-        self._jobs[name] = done
+    def _expecting(self, name: str) -> Iterator[_Ended]:
+        """All jobs of the unit that end from now on: ours may have ended before its number is known.
+
+        Others' do as well: the start that somebody asked for is cancelled by our stop, and is not ours.
+        """
+        ended = _Ended()
+        self._jobs.setdefault(name, []).append(ended)
         try:
-            yield
+            yield ended
         finally:
-            if self._jobs.get(name) is done:
+            self._jobs[name].remove(ended)
+            if not self._jobs[name]:
                 del self._jobs[name]
 
     # -- the connection ---------------------------------------------------------------------------------------------
@@ -292,7 +307,7 @@ class Systemd:
             case "PropertiesChanged":
                 self._properties(message)
             case "JobRemoved":
-                self._job_removed(message.body[2], message.body[3])
+                self._job_removed(*message.body[1:])
             case "UnitFilesChanged":
                 self._all_stale("unit files changed")
             case "Reloading" if not message.body[0]:
@@ -300,10 +315,10 @@ class Systemd:
             case "NameOwnerChanged" if self._bus is not None and self.ready:
                 self._bus.disconnect()  # another systemd, or none: what was known is void
 
-    def _job_removed(self, name: str, result: str) -> None:
-        waiting = self._jobs.get(name)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(result)
+    def _job_removed(self, job: str, name: str, result: str) -> None:
+        for ended in self._jobs.get(name, ()):
+            ended.results[job] = result
+            ended.news.set()
         unit = self._units.get(name)
         if unit is not None and unit.active not in UP and result == "done":
             self._units[name] = replace(unit, stopped=True)  # a start would have brought it up, or not be done
