@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -67,7 +68,7 @@ class Child:
         return self._process.poll() is None
 
 
-class Server:
+class Server(ABC):
     """`kill` breaks every connection at once, `freeze` leaves them half open; what is durable is there after `start`.
 
     A subclass names the `program` and its `package`, writes what it needs (`prepare`), starts it (`spawn`) and knocks
@@ -94,15 +95,16 @@ class Server:
             self.close()
             raise
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 (most need nothing made)
         """Make what the program finds at its first start."""
 
+    @abstractmethod
     def spawn(self) -> Process:
-        raise NotImplementedError
+        """Start its process, and do not wait for it."""
 
+    @abstractmethod
     def answers(self) -> bool:
         """Whether it is ready for its clients."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start it and wait until it answers. Nothing happens when it runs."""
