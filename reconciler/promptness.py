@@ -49,4 +49,7 @@ def turn_taken(pid: int = 0) -> tuple[float, int]:
 
 
 if __name__ == "__main__":
-    take_short_turns(int(sys.argv[1]))
+    try:
+        take_short_turns(int(sys.argv[1]))
+    except DriverError as refused:
+        sys.exit(str(refused))

@@ -21,9 +21,6 @@ from reconciler.report import Budget, NodeStatus, OnceResult, Problem
 SHOWN = 20
 """Resources of a status that are listed without --verbose."""
 
-DRY_RUN = "dry_run"
-"""The gate that withholds everything in a plan, and is no news there."""
-
 BUDGET = "budget"
 """The gate whose sentence stands above all that it withholds."""
 
@@ -134,8 +131,8 @@ def once_lines(result: OnceResult, *, dry_run: bool) -> Lines:
         if entry.actions:
             yield from story_lines(replace(entry, findings=()))  # what is still so is told below, once
     yield from problem_lines(result.config_problems)
-    left = [status for status in result.not_right if not (dry_run and status.gate == DRY_RUN)]
-    yield from _waiting_deletes(result.budgets, left, None)
+    left = [status for status in result.not_right if not (dry_run and status.gate == words.DRY_RUN)]
+    yield from _waiting_deletes(result.budgets, () if dry_run else left, None)  # a plan has named them already
     yield from _not_right(_but_deletes(result.budgets, left), None, None)
     acted = Counter(action.result for entry in result.passes for action in entry.actions)
     what = ", ".join(f"{acted[name]} {name}" for name in ("planned", "done", "failed", "withheld") if acted[name])

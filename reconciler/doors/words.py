@@ -17,6 +17,9 @@ from reconciler.report import NodeStatus, Pause, Problem, Stream
 _CALLED = {"ini": "INI key", "rule": "raw rule"}
 """Kinds that people know by another name."""
 
+DRY_RUN = "dry_run"
+"""The gate that withholds everything in a plan, and is no news there."""
+
 STORY_LINES = 20
 """More than this of one pass is summed up."""
 
@@ -141,7 +144,8 @@ def _told(action: ActionRecord) -> str:
         end = f"{action.verb} withheld by {action.gate}{detail}"
     elif action.result == "planned":
         hurt = "" if action.disruption is Disruption.NONE else f" (disruption: {action.disruption})"
-        end = f"would {action.verb}{hurt}"
+        waits = "" if action.gate in {"", DRY_RUN} else f", but it waits [withheld by {action.gate}]"
+        end = f"would {action.verb}{hurt}{waits}"
     else:
         end = f"{action.verb} {action.result}{detail}"
     return f"{action.why}{change} -> {end}" if action.why else f"{end}{change}"

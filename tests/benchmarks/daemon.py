@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -210,3 +211,16 @@ def switch(directory: Path, name: str) -> Iterator[PrivateOvs]:
             yield ovs
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Have a thread do `work` within this; it returns when the event that it is given is set."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

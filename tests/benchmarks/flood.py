@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks.cloud import NODES, Cloud, channel, followed, mac
-from tests.benchmarks.daemon import Daemon, switch
+from tests.benchmarks.daemon import Daemon, meanwhile, switch
 from tests.benchmarks.lag import Lags, watched
 from tests.benchmarks.notify import BRIDGE, UNICAST, listens
 from tests.benchmarks.report import Table, say
@@ -98,19 +98,14 @@ def _digest(daemon: Daemon, found: _Found) -> None:
 @contextlib.contextmanager
 def _most(daemon: Daemon) -> Iterator[list[int]]:
     """How much memory it has, four times a second."""
-    seen, stop = [daemon.pss()], threading.Event()
+    seen = [daemon.pss()]
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(0.25):
             seen.append(daemon.pss())
 
-    thread = threading.Thread(target=look, name="memory")
-    thread.start()
-    try:
+    with meanwhile(look, "memory"):
         yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _reached(wire: FlowWire) -> int:

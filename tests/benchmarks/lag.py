@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.benchmarks.daemon import Daemon
+from tests.benchmarks.daemon import Daemon, meanwhile
 from tests.benchmarks.report import ms, percentile
 
 EVERY = 0.02
@@ -32,9 +32,9 @@ class Lags:
 @contextlib.contextmanager
 def watched(daemon: Daemon) -> Iterator[Lags]:
     """Ask within this. Nothing counts before its socket is there."""
-    lags, stop = Lags(), threading.Event()
+    lags = Lags()
 
-    def ask() -> None:
+    def ask(stop: threading.Event) -> None:
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
             try:
@@ -47,10 +47,5 @@ def watched(daemon: Daemon) -> Iterator[Lags]:
                 lags.seen.append(answered - due)
                 due += EVERY
 
-    thread = threading.Thread(target=ask, name="lag")
-    thread.start()
-    try:
+    with meanwhile(ask, "lag"):
         yield lags
-    finally:
-        stop.set()
-        thread.join()

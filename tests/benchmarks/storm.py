@@ -11,7 +11,7 @@ from pathlib import Path
 
 from controllers.drivers.openflow import codec
 from controllers.drivers.openflow.flows import DeleteFlow
-from tests.benchmarks.daemon import Daemon, switch
+from tests.benchmarks.daemon import Daemon, meanwhile, switch
 from tests.benchmarks.lag import Lags, watched
 from tests.benchmarks.nodes import node
 from tests.benchmarks.report import Table, ms, say
@@ -85,9 +85,9 @@ def _ports(rows: OvsdbWire) -> int:
 @contextlib.contextmanager
 def _sampled(daemon: Daemon, began: float) -> Iterator[_Seen]:
     """Scrape /metrics ten times a second meanwhile."""
-    seen, stop = _Seen(), threading.Event()
+    seen = _Seen()
 
-    def scrape() -> None:
+    def scrape(stop: threading.Event) -> None:
         while not stop.wait(0.1):
             at = time.monotonic()
             metrics = daemon.metrics()
@@ -95,13 +95,8 @@ def _sampled(daemon: Daemon, began: float) -> Iterator[_Seen]:
             depth, age = metrics["reconciler_queue_depth"], metrics["reconciler_queue_oldest_seconds"]
             seen.samples.append((at - began, depth, age))
 
-    thread = threading.Thread(target=scrape, name="scraper")
-    thread.start()
-    try:
+    with meanwhile(scrape, "scraper"):
         yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _table(

@@ -68,6 +68,8 @@ def test_removal_over_the_budget_waits_for_an_approval(up: Node) -> None:
     assert f"reconcile approve {budget.revision}" in said.out
     plan = up.cli("plan")
     assert plan.code == 3
+    assert plan.out.count("but it waits [withheld by budget]") == 20
+    assert plan.out.count("reconcile approve") == 1
     assert f"deletes of 20 flows wait: revision {budget.revision} may delete 10 of the 40 we own" in plan.out
     up.until(lambda: up.metrics()["reconciler_budget_waiting"] == 20, "the metric says it", 5)
     up.ovs.ofctl("del-flows", "br0", "ip,nw_dst=10.0.0.1")
