@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,14 @@ def call(
     return done.stdout
 
 
+def _state(task: Path) -> str:
+    """The kernel's letter for what a thread does; X when it is gone."""
+    try:
+        return (task / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 @dataclass(frozen=True, slots=True)
 class Spawned:
     """A lasting process in a holder. `pid` is valid on the machine; `output` has its stdout and stderr."""
@@ -94,9 +103,11 @@ class Spawned:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """It is stopped (SIGSTOP) within this, and continued afterwards."""
+        """It is stopped (SIGSTOP) within this, all its threads, and continued afterwards."""
         self.send(signal.SIGSTOP)
         try:
+            while any(_state(task) not in "TZX" for task in Path(f"/proc/{self.pid}/task").iterdir()):
+                time.sleep(0.0005)  # the signal is sent, and a thread on another core still runs
             yield
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -129,6 +129,8 @@ async def test_vswitchd_recreates_nothing_when_it_sees_deletion_and_addition_at_
         with ovs.vswitchd.frozen():
             await db.ovsdb.transact(ops.delete_ports(BR0, [replica.ports["p"].uuid]))
             await db.ovsdb.transact(ops.add_ports("br0", [port]))
+            for _ in range(2):  # ovsdb-server tells who wrote first, the others in its next turn
+                await db.ovsdb.transact([ops.expect(BR0)])
         assert await settled_ofport() == before
         assert ovs.run("ip", "-o", "link", "show", "dev", "p").partition(":")[0] == device
 
